@@ -1,0 +1,300 @@
+//! JSON to protobuf in one pass: each value is written as soon as it is read.
+//!
+//! A message's length stands before its content and is known after it, so one byte is kept free for
+//! it and the content moves when that is too little: each byte at most once per level.
+
+use std::borrow::Cow;
+
+use super::token::Tokens;
+use super::{Fault, JsonReason, base64, number};
+use crate::check::DEPTH_MAX;
+use crate::schema::{self, Field, Kind, LEN, Message};
+use crate::signal::Signal;
+use crate::wire;
+
+pub(super) fn request(signal: Signal, json: &[u8]) -> Result<Vec<u8>, Box<Fault>> {
+    let text = simdutf8::compat::from_utf8(json)
+        .map_err(|error| Fault::new(error.valid_up_to(), JsonReason::NotUtf8))?;
+    let start = if text.starts_with(BYTE_ORDER_MARK) {
+        BYTE_ORDER_MARK.len_utf8()
+    } else {
+        0
+    };
+    let mut reader = Reader {
+        tokens: Tokens::new(text, start),
+        out: Vec::new(),
+    };
+    if reader.tokens.peek().is_none() {
+        return Err(Fault::new(json.len(), JsonReason::Empty));
+    }
+    reader.out.reserve(json.len() / 2);
+    reader.message(schema::request(signal), 0)?;
+    match reader.tokens.peek() {
+        None => Ok(reader.out),
+        Some(_) => Err(Fault::new(
+            reader.tokens.offset(),
+            JsonReason::TrailingBytes,
+        )),
+    }
+}
+
+struct Reader<'a> {
+    tokens: Tokens<'a>,
+    out: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    fn message(&mut self, message: &'static Message, depth: usize) -> Result<(), Box<Fault>> {
+        self.tokens.expect(b'{', "an object")?;
+        if self.tokens.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let key = self.tokens.key()?;
+            match message.field_named(key.as_bytes()) {
+                None => self.tokens.skip()?,
+                Some(_) if self.tokens.take_literal("null") => {}
+                Some(field) => self
+                    .field(field, depth)
+                    .map_err(|fault| fault.inside(field))?,
+            }
+            if !self.tokens.more(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn field(&mut self, field: &'static Field, depth: usize) -> Result<(), Box<Fault>> {
+        if !field.repeated {
+            return self.single(field, depth);
+        }
+        self.tokens.expect(b'[', "an array")?;
+        if self.tokens.take(b']') {
+            return Ok(());
+        }
+        if field.kind.wire_type() != LEN {
+            return self.nested(field.number, |reader| reader.packed(field.kind));
+        }
+        loop {
+            let is_message = matches!(field.kind, Kind::Message(_));
+            if is_message && self.tokens.take_literal("null") {
+                wire::put_bytes(&mut self.out, field.number, &[]);
+            } else {
+                self.single(field, depth)?;
+            }
+            if !self.tokens.more(b']')? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn packed(&mut self, kind: Kind) -> Result<(), Box<Fault>> {
+        loop {
+            self.number(kind)?;
+            if !self.tokens.more(b']')? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn single(&mut self, field: &'static Field, depth: usize) -> Result<(), Box<Fault>> {
+        match field.kind {
+            Kind::Message(inner) if depth < DEPTH_MAX => {
+                self.nested(field.number, |reader| reader.message(inner, depth + 1))
+            }
+            Kind::Message(_) => Err(Fault::new(self.tokens.offset(), JsonReason::TooDeep)),
+            Kind::String => {
+                let text = self.tokens.string()?;
+                wire::put_bytes(&mut self.out, field.number, text.as_bytes());
+                Ok(())
+            }
+            Kind::Bytes => self.bytes(field.number, None),
+            Kind::ProfileId => self.bytes(field.number, Some(schema::PROFILE_ID_BYTES)),
+            Kind::Id(bytes_count) => self.id(field.number, bytes_count),
+            kind => {
+                wire::put_tag(&mut self.out, field.number, kind.wire_type());
+                self.number(kind)
+            }
+        }
+    }
+
+    /// Writes what `content` writes as the value of a field of wire type `LEN`.
+    fn nested(
+        &mut self,
+        number: u32,
+        content: impl FnOnce(&mut Self) -> Result<(), Box<Fault>>,
+    ) -> Result<(), Box<Fault>> {
+        wire::put_tag(&mut self.out, number, LEN);
+        let length_at = self.out.len();
+        self.out.push(0);
+        content(self)?;
+        let content_bytes = self.out.len() - length_at - 1;
+        if content_bytes < 0x80 {
+            self.out[length_at] = content_bytes as u8;
+            return Ok(());
+        }
+        let mut length = Vec::with_capacity(wire::VARINT_BYTES_MAX);
+        wire::put_varint(&mut length, content_bytes as u64);
+        self.out.splice(length_at..=length_at, length);
+        Ok(())
+    }
+
+    fn id(&mut self, number: u32, expected: usize) -> Result<(), Box<Fault>> {
+        let offset = self.tokens.offset();
+        let text = self.tokens.string()?;
+        let digits = text.as_bytes();
+        if !digits.is_empty() && digits.len() != expected * 2 {
+            let reason = JsonReason::WrongIdLength {
+                found_digits: digits.len(),
+                expected,
+            };
+            return Err(Fault::new(offset, reason));
+        }
+        wire::put_tag(&mut self.out, number, LEN);
+        wire::put_varint(&mut self.out, digits.len() as u64 / 2);
+        for pair in digits.chunks_exact(2) {
+            let digit = |byte: u8| char::from(byte).to_digit(16);
+            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
+                return Err(Fault::new(offset, JsonReason::NotHex));
+            };
+            self.out.push((high << 4 | low) as u8);
+        }
+        Ok(())
+    }
+
+    /// `expected`: the length in bytes that it must have if it is not empty.
+    fn bytes(&mut self, number: u32, expected: Option<usize>) -> Result<(), Box<Fault>> {
+        let offset = self.tokens.offset();
+        let text = self.tokens.string()?;
+        let bytes_count = base64::decoded_bytes(text.as_bytes());
+        wire::put_tag(&mut self.out, number, LEN);
+        wire::put_varint(&mut self.out, bytes_count as u64);
+        base64::decode(text.as_bytes(), &mut self.out)
+            .ok_or_else(|| Fault::new(offset, JsonReason::NotBase64))?;
+        match expected {
+            Some(expected) if bytes_count != 0 && bytes_count != expected => Err(Fault::new(
+                offset,
+                JsonReason::Expected("base64 of 16 bytes or none"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a number, boolean or enum without its tag.
+    fn number(&mut self, kind: Kind) -> Result<(), Box<Fault>> {
+        match kind {
+            Kind::Bool => self.boolean(),
+            Kind::Double => self.double(),
+            Kind::Enum(names) => self.enumeration(names),
+            Kind::Uint64 => {
+                let value = self.integer::<u64>("an unsigned 64-bit integer")?;
+                self.varint(value)
+            }
+            Kind::Int64 => {
+                let value = self.integer::<i64>("a 64-bit integer")?;
+                self.varint(value as u64)
+            }
+            Kind::Uint32 => {
+                let value = self.integer::<u32>("an unsigned 32-bit integer")?;
+                self.varint(value.into())
+            }
+            Kind::Int32 | Kind::Strindex => {
+                let value = self.integer::<i32>("a 32-bit integer")?;
+                self.varint(i64::from(value) as u64)
+            }
+            Kind::Sint32 => {
+                let value = self.integer::<i32>("a 32-bit integer")?;
+                let zigzag = (value << 1) ^ (value >> 31);
+                self.varint((zigzag as u32).into())
+            }
+            Kind::Fixed32 => {
+                let value = self.integer::<u32>("an unsigned 32-bit integer")?;
+                self.fixed(&value.to_le_bytes())
+            }
+            Kind::Fixed64 => {
+                let value = self.integer::<u64>("an unsigned 64-bit integer")?;
+                self.fixed(&value.to_le_bytes())
+            }
+            Kind::Sfixed64 => {
+                let value = self.integer::<i64>("a 64-bit integer")?;
+                self.fixed(&value.to_le_bytes())
+            }
+            Kind::String | Kind::Bytes | Kind::Id(_) | Kind::ProfileId | Kind::Message(_) => {
+                unreachable!("the callers send these elsewhere, and no input changes that")
+            }
+        }
+    }
+
+    fn varint(&mut self, value: u64) -> Result<(), Box<Fault>> {
+        wire::put_varint(&mut self.out, value);
+        Ok(())
+    }
+
+    fn fixed(&mut self, value: &[u8]) -> Result<(), Box<Fault>> {
+        self.out.extend_from_slice(value);
+        Ok(())
+    }
+
+    fn boolean(&mut self) -> Result<(), Box<Fault>> {
+        if self.tokens.take_literal("true") {
+            return self.varint(1);
+        }
+        if self.tokens.take_literal("false") {
+            return self.varint(0);
+        }
+        Err(self.tokens.expected("true or false"))
+    }
+
+    fn double(&mut self) -> Result<(), Box<Fault>> {
+        let offset = self.tokens.offset();
+        let text = self.number_text()?;
+        let value = match &*text {
+            "NaN" => f64::NAN,
+            "Infinity" => f64::INFINITY,
+            "-Infinity" => f64::NEG_INFINITY,
+            text if number::is_number(text) => number::double(text).ok_or_else(|| {
+                Fault::new(
+                    offset,
+                    JsonReason::OutOfRange {
+                        kind: "a 64-bit float",
+                    },
+                )
+            })?,
+            _ => return Err(Fault::new(offset, JsonReason::Expected("a number"))),
+        };
+        self.fixed(&value.to_le_bytes())
+    }
+
+    fn enumeration(&mut self, names: &[(&str, i32)]) -> Result<(), Box<Fault>> {
+        let offset = self.tokens.offset();
+        if self.tokens.peek() == Some(b'"') {
+            let name = self.tokens.string()?;
+            let named = names.iter().find(|(known, _)| *known == name);
+            let (_, value) =
+                named.ok_or_else(|| Fault::new(offset, JsonReason::UnknownEnumName))?;
+            return self.varint(*value as u64);
+        }
+        let value = self.integer::<i32>("an enum")?;
+        self.varint(i64::from(value) as u64)
+    }
+
+    fn integer<T: TryFrom<i128>>(&mut self, kind: &'static str) -> Result<T, Box<Fault>> {
+        let offset = self.tokens.offset();
+        let text = self.number_text()?;
+        if !number::is_number(&text) {
+            return Err(Fault::new(offset, JsonReason::Expected("an integer")));
+        }
+        let value = number::integer(&text).and_then(|value| T::try_from(value).ok());
+        value.ok_or_else(|| Fault::new(offset, JsonReason::OutOfRange { kind }))
+    }
+
+    /// A number, or a string that should hold one.
+    fn number_text(&mut self) -> Result<Cow<'a, str>, Box<Fault>> {
+        match self.tokens.peek() {
+            Some(b'"') => self.tokens.string(),
+            _ => self.tokens.number().map(Cow::Borrowed),
+        }
+    }
+}
+
+const BYTE_ORDER_MARK: char = '\u{feff}';

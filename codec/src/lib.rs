@@ -1,0 +1,17 @@
+//! OTLP bytes and their meaning: check, splice, split, JSON, compression, answers.
+//!
+//! Never does I/O, never reads a clock, never starts a thread: bytes in, bytes or verdicts out.
+//!
+//! Always
+//! - No input can panic it or make it recurse deeper than [`check::DEPTH_MAX`].
+//! - What came in is what goes out: unknown fields survive, bytes are cut and never re-encoded.
+
+pub mod check;
+pub mod compress;
+pub mod json;
+pub mod schema;
+pub mod signal;
+pub mod splice;
+pub mod split;
+pub mod status;
+pub mod wire;

@@ -1,0 +1,205 @@
+//! OTLP's messages as tables: field numbers, names and kinds, as of OTLP 1.11, nothing else.
+//!
+//! `check` and both directions of `json` are driven by these tables, so a field that OTLP adds is
+//! one line here. Names are those of the published .proto files; JSON's lowerCamelCase name is
+//! made from them at compile time. Nothing here reads or writes a byte.
+//!
+//! Always
+//! - Field numbers of a message are ascending and at most [`NUMBER_MAX`].
+//! - A message has at most one `oneof`; its members are those made with `either`.
+
+use crate::signal::Signal;
+
+mod tables;
+
+/// The highest field number in any table; everything above is an unknown field.
+pub const NUMBER_MAX: usize = 16;
+
+/// The message that an Export call of this signal carries.
+pub fn request(signal: Signal) -> &'static Message {
+    match signal {
+        Signal::Traces => &tables::EXPORT_TRACE_SERVICE_REQUEST,
+        Signal::Metrics => &tables::EXPORT_METRICS_SERVICE_REQUEST,
+        Signal::Logs => &tables::EXPORT_LOGS_SERVICE_REQUEST,
+        Signal::Profiles => &tables::EXPORT_PROFILES_SERVICE_REQUEST,
+    }
+}
+
+/// One message type.
+#[derive(Debug)]
+pub struct Message {
+    /// As the .proto file writes it, nested messages with their parent: `Span.Event`.
+    pub name: &'static str,
+    pub fields: &'static [Field],
+    pub tally: Tally,
+    /// Field number to index in `fields` plus one; 0 means unknown.
+    slots: [u8; NUMBER_MAX + 1],
+}
+
+impl Message {
+    const fn new(name: &'static str, fields: &'static [Field]) -> Self {
+        let mut slots = [0; NUMBER_MAX + 1];
+        let mut index = 0;
+        while index < fields.len() {
+            slots[fields[index].number as usize] = index as u8 + 1;
+            index += 1;
+        }
+        Self {
+            name,
+            fields,
+            tally: Tally::Nothing,
+            slots,
+        }
+    }
+
+    const fn counted(mut self, tally: Tally) -> Self {
+        self.tally = tally;
+        self
+    }
+
+    /// The index in `fields` of the field with this number.
+    pub fn index_of(&self, number: u32) -> Option<usize> {
+        let slot = *self.slots.get(number as usize)?;
+        (slot as usize).checked_sub(1)
+    }
+
+    /// The field with this number.
+    pub fn field(&self, number: u32) -> Option<&'static Field> {
+        self.index_of(number).map(|index| &self.fields[index])
+    }
+
+    /// The field that a JSON key names, as lowerCamelCase or as snake_case.
+    pub fn field_named(&self, key: &[u8]) -> Option<&'static Field> {
+        let named = |f: &&Field| f.json_name() == key || f.name.as_bytes() == key;
+        self.fields.iter().find(named)
+    }
+}
+
+/// What one message of this type adds to the counts of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tally {
+    Nothing,
+    /// A span, data point, log record or profile sample.
+    Item,
+    Profile,
+}
+
+/// One field of a message.
+#[derive(Debug)]
+pub struct Field {
+    pub number: u32,
+    /// As the .proto file writes it, snake_case.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub repeated: bool,
+    /// A member of the message's `oneof`: of all members on the wire, the last one counts.
+    pub either: bool,
+    json: [u8; NAME_BYTES_MAX],
+    json_bytes: u8,
+}
+
+impl Field {
+    /// The lowerCamelCase name, as proto3's JSON mapping makes it.
+    pub fn json_name(&self) -> &[u8] {
+        &self.json[..self.json_bytes as usize]
+    }
+}
+
+/// What a field holds. Scalars are named as in protobuf.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    String,
+    Bytes,
+    /// Bytes of this length or none; hex in JSON.
+    Id(usize),
+    /// 16 bytes or none; base64 in JSON.
+    ProfileId,
+    Bool,
+    Int32,
+    /// An `int32` index into the string table that only profiles have.
+    Strindex,
+    Int64,
+    Uint32,
+    Uint64,
+    Sint32,
+    Fixed32,
+    Fixed64,
+    Sfixed64,
+    Double,
+    /// The names that the .proto file gives to its values.
+    Enum(&'static [(&'static str, i32)]),
+    Message(&'static Message),
+}
+
+impl Kind {
+    /// The wire type of a single value; a packed run of numbers is [`LEN`].
+    pub const fn wire_type(self) -> u8 {
+        match self {
+            Kind::Bool
+            | Kind::Int32
+            | Kind::Strindex
+            | Kind::Int64
+            | Kind::Uint32
+            | Kind::Uint64 => VARINT,
+            Kind::Sint32 | Kind::Enum(_) => VARINT,
+            Kind::Fixed64 | Kind::Sfixed64 | Kind::Double => I64,
+            Kind::Fixed32 => I32,
+            Kind::String | Kind::Bytes | Kind::Id(_) | Kind::ProfileId | Kind::Message(_) => LEN,
+        }
+    }
+}
+
+/// Wire types, as the protobuf encoding numbers them. 3 and 4 are the groups that OTLP never used.
+pub const VARINT: u8 = 0;
+pub const I64: u8 = 1;
+pub const LEN: u8 = 2;
+pub const I32: u8 = 5;
+
+pub const PROFILE_ID_BYTES: usize = 16;
+
+const NAME_BYTES_MAX: usize = 32;
+
+const fn one(number: u32, name: &'static str, kind: Kind) -> Field {
+    let (json, json_bytes) = lower_camel(name);
+    Field {
+        number,
+        name,
+        kind,
+        repeated: false,
+        either: false,
+        json,
+        json_bytes,
+    }
+}
+
+const fn many(number: u32, name: &'static str, kind: Kind) -> Field {
+    let mut field = one(number, name, kind);
+    field.repeated = true;
+    field
+}
+
+const fn either(number: u32, name: &'static str, kind: Kind) -> Field {
+    let mut field = one(number, name, kind);
+    field.either = true;
+    field
+}
+
+const fn lower_camel(name: &str) -> ([u8; NAME_BYTES_MAX], u8) {
+    let name = name.as_bytes();
+    let mut out = [0; NAME_BYTES_MAX];
+    let (mut from, mut to) = (0, 0);
+    while from < name.len() {
+        if name[from] == b'_' {
+            from += 1;
+            out[to] = name[from].to_ascii_uppercase();
+        } else {
+            out[to] = name[from];
+        }
+        from += 1;
+        to += 1;
+    }
+    (out, to as u8)
+}
+
+#[cfg(test)]
+mod tests;

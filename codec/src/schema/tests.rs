@@ -1,0 +1,1 @@
+//! The tables keep the promises that the walkers rely on.

@@ -1,0 +1,172 @@
+//! Cutting a request into smaller ones, at the borders of its items.
+//!
+//! The engine cuts what is larger than a batch or an endpoint may be. A piece repeats the headers
+//! of what it was cut from (everything of a request, resource group, scope group or metric but its
+//! repeated children, unknown fields included) and holds a run of the items; item bytes are shared,
+//! not copied. Nothing is decoded.
+//!
+//! Always
+//! - The items of all pieces, in order, are the items of the request, in order.
+//! - A piece is within both limits, unless it is one item that is larger by itself.
+//! - Groups, scopes and metrics without items stay in, as they came.
+//! - Profiles come back whole: their dictionary belongs to the request.
+//!
+//! A metric is cut only when a piece of its own would not hold it. One whose `data` was set twice
+//! to different kinds (legal protobuf that no encoder makes) counts as a single item.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::check::Checked;
+use crate::signal::Signal;
+use crate::splice::Chain;
+use crate::wire::{Fields, RawField};
+
+use layout::{ITEM_LEVEL, METRIC, POINTS};
+use piece::{Frame, Piece};
+
+mod layout;
+mod piece;
+
+/// Cuts so that no piece has more than `items_max` items (0: no limit) or `bytes_max` bytes (0: no
+/// limit), unless a single item is larger. A request within both, and an empty one, comes back as
+/// the one piece that it is.
+pub fn split(checked: Checked, items_max: u64, bytes_max: u64) -> Vec<Chain> {
+    let limits = Limits::new(items_max, bytes_max);
+    let counts = checked.counts();
+    if checked.signal() == Signal::Profiles
+        || limits.hold(counts.items, checked.bytes().len() as u64)
+    {
+        let mut whole = Chain::new(checked.signal());
+        whole.push(checked);
+        return vec![whole];
+    }
+    let signal = checked.signal();
+    let bytes = checked.into_bytes();
+    let mut cut = Cut {
+        bytes: &bytes,
+        signal,
+        limits,
+        piece: Piece::default(),
+        done: Vec::new(),
+    };
+    cut.level(0, 0..bytes.len(), 0);
+    cut.seal();
+    cut.done
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    items_max: u64,
+    bytes_max: u64,
+}
+
+impl Limits {
+    fn new(items_max: u64, bytes_max: u64) -> Self {
+        let or_none = |max: u64| if max == 0 { u64::MAX } else { max };
+        Self {
+            items_max: or_none(items_max),
+            bytes_max: or_none(bytes_max),
+        }
+    }
+
+    fn hold(self, items: u64, bytes: u64) -> bool {
+        items <= self.items_max && bytes <= self.bytes_max
+    }
+}
+
+struct Cut<'a> {
+    bytes: &'a Bytes,
+    signal: Signal,
+    limits: Limits,
+    piece: Piece,
+    done: Vec<Chain>,
+}
+
+impl Cut<'_> {
+    /// Cuts what lies at `message`: level 0 is the request, 1 a resource group, 2 a scope group.
+    fn level(&mut self, level: usize, message: Range<usize>, number: u32) {
+        let child_number = layout::child_number(level);
+        let is_child = |number| number == child_number;
+        self.piece.open(Frame::new(
+            number,
+            layout::header(self.bytes, message.clone(), is_child),
+        ));
+        for child in Fields::new(self.bytes, message).filter(|field| is_child(field.number)) {
+            let items = layout::items(self.bytes, self.signal, level + 1, child.value.clone());
+            if self.piece_holds(&child.whole, items) {
+                self.piece.add(child.whole, items);
+            } else if level + 1 < ITEM_LEVEL && self.has_children(level + 1, &child.value) {
+                self.level(level + 1, child.value, child_number);
+            } else if level + 1 == ITEM_LEVEL && self.signal == Signal::Metrics {
+                self.metric(child, items);
+            } else {
+                self.add(child.whole, items);
+            }
+        }
+        self.piece.close();
+    }
+
+    fn has_children(&self, level: usize, message: &Range<usize>) -> bool {
+        let child_number = layout::child_number(level);
+        Fields::new(self.bytes, message.clone()).any(|field| field.number == child_number)
+    }
+
+    /// A metric that the present piece has no room for: whole into a new one, or in parts.
+    fn metric(&mut self, metric: RawField, points: u64) {
+        let alone = self.piece.bytes_alone(metric.whole.len() as u64);
+        let Some(data_number) = layout::only_data_kind(self.bytes, metric.value.clone()) else {
+            return self.add(metric.whole, points);
+        };
+        if points < 2 || self.limits.hold(points, alone) {
+            return self.add(metric.whole, points);
+        }
+        let bytes = self.bytes;
+        let is_data = |number| number == data_number;
+        let is_point = |number| number == POINTS;
+        let parts = || {
+            let all = Fields::new(bytes, metric.value.clone());
+            all.filter(|field| is_data(field.number))
+                .map(|part| part.value)
+        };
+        // The same kind several times is one message in parts; its header is that of all parts.
+        let data_header: Vec<u8> = parts()
+            .flat_map(|part| layout::header(bytes, part, is_point))
+            .collect();
+        let header = layout::header(bytes, metric.value.clone(), is_data);
+        self.piece.open(Frame::new(METRIC, header));
+        self.piece.open(Frame::new(data_number, data_header.into()));
+        for part in parts() {
+            for point in Fields::new(bytes, part).filter(|field| is_point(field.number)) {
+                self.add(point.whole, 1);
+            }
+        }
+        self.piece.close();
+        self.piece.close();
+    }
+
+    /// Puts one child as it lies in the request into the innermost open frame, of a new piece if
+    /// the present one has no room for it.
+    fn add(&mut self, range: Range<usize>, items: u64) {
+        if self.piece.holds_something() && !self.piece_holds(&range, items) {
+            self.seal();
+        }
+        self.piece.add(range, items);
+    }
+
+    fn piece_holds(&self, range: &Range<usize>, items: u64) -> bool {
+        let bytes = self.piece.bytes_with(range.len() as u64);
+        self.limits.hold(self.piece.items() + items, bytes)
+    }
+
+    /// Takes the piece as finished; the frames that are open stay open for the next one.
+    fn seal(&mut self) {
+        if let Some(chain) = self.piece.take(self.signal, self.bytes) {
+            self.done.push(chain);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
