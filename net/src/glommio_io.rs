@@ -1,0 +1,249 @@
+//! glommio behind a thin wall: executors, tasks, timers and TCP streams for exporter cores.
+//!
+//! The only file that names glommio, so that a fork of it can be swapped in here. Knows no
+//! protocol. Always: what is written to a [`Stream`] reaches the kernel by the next flush, and an
+//! executor is refused with a legible error where io_uring is missing (glommio itself would end
+//! the process).
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll, ready};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures_lite::io::{AsyncRead as _, AsyncWrite as _};
+use glommio::net::TcpStream;
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
+use hyper::rt::ReadBufCursor;
+use tokio::io::ReadBuf;
+
+/// Registered for storage I/O in each of an executor's three rings. The exporters use none of it;
+/// the default would need 30 MiB of locked memory, and 8 MiB is what a process usually gets.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+/// How long a busy executor may leave wakes from other threads unseen.
+const PREEMPT_INTERVAL: Duration = Duration::from_millis(2);
+/// Writes are gathered up to this, so that a small frame header does not cost a send of its own.
+const WRITE_BUFFER_BYTES: usize = 64 << 10;
+const READ_BUFFER_BYTES: usize = 16 << 10;
+
+/// Starts a thread with an executor on it, pinned to `core` if given, and runs `main` to its end.
+/// Fails if the thread or its rings cannot be made.
+pub fn start_executor<F, M>(
+    name: String,
+    core: Option<usize>,
+    main: M,
+) -> io::Result<JoinHandle<()>>
+where
+    M: FnOnce() -> F + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    probe()?;
+    let (made, answer) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(move || {
+            let executor = match make_executor(&name, core) {
+                Ok(executor) => executor,
+                Err(error) => {
+                    // Nobody listens only if the caller has panicked meanwhile.
+                    let _ = made.send(Err(error));
+                    return;
+                }
+            };
+            let _ = made.send(Ok(()));
+            executor.run(async move { main().await });
+        })?;
+    match answer.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::other(
+            "the exporter thread ended before its executor was made",
+        )),
+    }
+}
+
+/// Runs `future` beside its caller on this thread's executor. Nobody hears of its end.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(future).detach();
+}
+
+/// Runs `future` beside its caller; the result is ready when it has ended.
+pub fn join_task(future: impl Future<Output = ()> + 'static) -> impl Future<Output = ()> {
+    glommio::spawn_local(future)
+}
+
+pub async fn sleep(duration: Duration) {
+    glommio::timer::sleep(duration).await;
+}
+
+/// Lets other tasks run if this one has used up its turn.
+pub async fn yield_if_needed() {
+    glommio::yield_if_needed().await;
+}
+
+/// Runs `work` on the executor's blocking thread: for what the kernel only does synchronously.
+pub async fn blocking<T, W>(work: W) -> io::Result<T>
+where
+    T: Send + 'static,
+    W: FnOnce() -> io::Result<T> + Send + 'static,
+{
+    // A panic there would leave the caller waiting for ever, so it becomes an error here.
+    let caught = move || std::panic::catch_unwind(AssertUnwindSafe(work));
+    match glommio::executor().spawn_blocking(caught).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::other("a blocking operation panicked")),
+    }
+}
+
+/// A connected TCP stream with `TCP_NODELAY`. Serves `h2` (tokio's traits) and `hyper`.
+pub struct Stream {
+    tcp: TcpStream,
+    /// `written[..sent]` is with the kernel, the rest is not yet.
+    written: Vec<u8>,
+    sent: usize,
+    read: Box<[u8]>,
+}
+
+impl Stream {
+    /// Connects to `address`; bounded in time by the kernel alone: drop the future to give up.
+    pub async fn connect(address: SocketAddr) -> io::Result<Stream> {
+        let tcp = TcpStream::connect(address).await?;
+        tcp.set_nodelay(true)?;
+        Ok(Stream {
+            tcp,
+            written: Vec::new(),
+            sent: 0,
+            read: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+        })
+    }
+
+    /// Copies from `bytes` what fits; makes room first if there is none.
+    fn poll_gather(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.written.len() >= WRITE_BUFFER_BYTES {
+            ready!(self.poll_drain(cx))?;
+        }
+        let taken = bytes.len().min(WRITE_BUFFER_BYTES - self.written.len());
+        self.written.extend_from_slice(&bytes[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Hands everything gathered to the kernel.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.written.len() {
+            let rest = &self.written[self.sent..];
+            match ready!(Pin::new(&mut self.tcp).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.sent += count,
+            }
+        }
+        self.written.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.tcp).poll_close(cx)
+    }
+}
+
+impl tokio::io::AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buffer.remaining();
+        let into = buffer.initialize_unfilled_to(room);
+        let count = ready!(Pin::new(&mut self.tcp).poll_read(cx, into))?;
+        buffer.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl tokio::io::AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_gather(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_drain(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_finish(cx)
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let room = buffer.remaining().min(this.read.len());
+        let count = ready!(Pin::new(&mut this.tcp).poll_read(cx, &mut this.read[..room]))?;
+        buffer.put_slice(&this.read[..count]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_gather(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_drain(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_finish(cx)
+    }
+}
+
+/// Makes and drops a tiny ring, to fail here with words instead of inside glommio without.
+fn probe() -> io::Result<()> {
+    io_uring::IoUring::new(4).map(drop).map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(libc::ENOSYS) => "this kernel has no io_uring (5.15 or newer is needed)",
+            Some(libc::EPERM | libc::EACCES) => {
+                "io_uring is forbidden here: allow it in the container's seccomp profile, or set \
+                 the sysctl kernel.io_uring_disabled to 0"
+            }
+            Some(libc::ENOMEM) => "too little locked memory: raise `ulimit -l` (LimitMEMLOCK)",
+            _ => "no ring could be made",
+        };
+        io::Error::new(
+            error.kind(),
+            format!("exporter cores need io_uring: {why} ({error})"),
+        )
+    })
+}
+
+fn make_executor(name: &str, core: Option<usize>) -> io::Result<LocalExecutor> {
+    let placement = core.map_or(Placement::Unbound, Placement::Fixed);
+    LocalExecutorBuilder::new(placement)
+        .name(name)
+        .io_memory(IO_MEMORY_BYTES)
+        .preempt_timer(PREEMPT_INTERVAL)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+        .make()
+        .map_err(|error| {
+            let core = core.map_or("no fixed core".into(), |core| format!("core {core}"));
+            io::Error::other(format!("no executor for {name} on {core}: {error}"))
+        })
+}

@@ -1,0 +1,515 @@
+//! HTTP/1.1, the server's side of one connection, sans-I/O. RFC 9112.
+//!
+//! httparse reads heads; framing is ours, and strict: a message whose length could be read in two
+//! ways is refused and its connection closed, so that no proxy before us can be made to disagree
+//! with us about where a request ends (request smuggling).
+//!
+//! Always
+//! - One request at a time: the next is read when the last is answered. What comes before that
+//!   waits in `input`, at most [`INPUT_BYTES_MAX`]; then the socket is not read.
+//! - A body that is kept is reserved at the door; one that is refused is thrown away, not kept.
+
+mod chunked;
+mod head;
+
+use std::fmt::Write as _;
+use std::mem;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
+
+use self::chunked::Chunked;
+use self::head::{Parsed, parse};
+use crate::request::{
+    Answer, Core, Head, Limits, Nanos, Protocol, Refusal, Request, RequestId, Standing, Turn,
+};
+
+/// What may wait behind a request that is not answered yet.
+const INPUT_BYTES_MAX: usize = 64 << 10;
+/// A refused body up to this long is read and thrown away, so that the connection lives on.
+const DISCARD_BYTES_MAX: u64 = 1 << 20;
+/// A body with at least this much still to come is received straight into its own buffer.
+const DIRECT_BYTES_MIN: u64 = 16 << 10;
+/// A long body's buffer grows by at most this at a time: nobody gets memory for a promise.
+const GROWTH_BYTES_MAX: u64 = 1 << 20;
+
+pub struct Http1 {
+    input: BytesMut,
+    output: BytesMut,
+    state: State,
+    /// Number of the request that was last handed out.
+    stream: u32,
+    awaiting_answer: bool,
+    keep_alive: bool,
+    /// The peer sends no more.
+    eof: bool,
+    draining: bool,
+    /// No request will be read any more; set with the last answer.
+    finish: Option<Standing>,
+    /// First byte of the head that is being read, last byte of the body, or last answer.
+    since: Nanos,
+}
+
+enum State {
+    Head,
+    Body(Box<Receiving>),
+    /// The rest of a refused body.
+    Discard {
+        framing: Framing,
+        left: u64,
+    },
+    /// The connection is past its last request.
+    Over,
+}
+
+struct Receiving {
+    head: Head,
+    tag: u32,
+    bytes_max: usize,
+    framing: Framing,
+    body: BytesMut,
+    reserved: usize,
+    /// Length of `body` when it was lent to the kernel.
+    lent_at: usize,
+}
+
+enum Framing {
+    Length(u64),
+    Chunked(Chunked),
+}
+
+impl Http1 {
+    pub fn new(now: Nanos) -> Http1 {
+        Http1 {
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            state: State::Head,
+            stream: 0,
+            awaiting_answer: false,
+            keep_alive: true,
+            eof: false,
+            draining: false,
+            finish: None,
+            since: now,
+        }
+    }
+
+    /// Takes as many steps as the input allows.
+    fn advance(&mut self, turn: &mut Turn<'_>) {
+        loop {
+            let more = match &mut self.state {
+                State::Over => {
+                    self.input.clear();
+                    false
+                }
+                State::Head if self.awaiting_answer => false,
+                State::Head => self.read_head(turn),
+                State::Body(_) => self.read_body(turn),
+                State::Discard { .. } => self.discard(turn.now),
+            };
+            if !more {
+                break;
+            }
+        }
+        if self.input.is_empty() {
+            // An idle connection holds no buffer.
+            self.input = BytesMut::new();
+        }
+        if self.eof && !self.awaiting_answer && self.finish.is_none() {
+            if !self.input.is_empty() || matches!(self.state, State::Body(_)) {
+                turn.door.abandoned(Protocol::Http1);
+            }
+            self.end(Standing::Finish, turn);
+        }
+    }
+
+    fn read_head(&mut self, turn: &mut Turn<'_>) -> bool {
+        // A client may send an empty line before a request (RFC 9112, 2.2).
+        while self.input.starts_with(b"\r\n") {
+            let _ = self.input.split_to(2);
+        }
+        if self.input.is_empty() {
+            return false;
+        }
+        match parse(&self.input, turn.listener, turn.limits.header_bytes_max) {
+            Parsed::Partial => false,
+            Parsed::Malformed { status, reason } => {
+                let answer = turn.door.malformed(status, reason);
+                self.refuse_and_finish(answer, turn);
+                false
+            }
+            Parsed::Complete {
+                head,
+                bytes,
+                chunked,
+                keep_alive,
+                expects_continue,
+            } => {
+                let _ = self.input.split_to(bytes);
+                self.since = turn.now;
+                self.keep_alive = keep_alive && !self.draining;
+                self.take_head(*head, chunked, expects_continue, turn);
+                true
+            }
+        }
+    }
+
+    fn take_head(&mut self, head: Head, chunked: bool, expects: bool, turn: &mut Turn<'_>) {
+        let framing = match chunked {
+            true => Framing::Chunked(Chunked::new()),
+            false => Framing::Length(head.content_length.unwrap_or(0)),
+        };
+        let admitted = match turn.door.admit(&head) {
+            Ok(admitted) => admitted,
+            Err(answer) => return self.refuse(answer, framing, expects, turn),
+        };
+        if head
+            .content_length
+            .is_some_and(|length| length > admitted.body_bytes_max as u64)
+        {
+            let bytes_max = admitted.body_bytes_max;
+            let answer = turn.door.refuse(&head, Refusal::TooLarge { bytes_max });
+            return self.refuse(answer, framing, expects, turn);
+        }
+        if expects && self.input.is_empty() {
+            self.output
+                .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        self.state = State::Body(Box::new(Receiving {
+            head,
+            tag: admitted.tag,
+            bytes_max: admitted.body_bytes_max,
+            framing,
+            body: BytesMut::new(),
+            reserved: 0,
+            lent_at: 0,
+        }));
+    }
+
+    fn read_body(&mut self, turn: &mut Turn<'_>) -> bool {
+        let State::Body(receiving) = &mut self.state else {
+            return false;
+        };
+        if !self.input.is_empty() {
+            self.since = turn.now;
+        }
+        let step = receiving.take_from(&mut self.input, turn);
+        match step {
+            Step::NeedsMore => false,
+            Step::Complete => {
+                let State::Body(receiving) = mem::replace(&mut self.state, State::Head) else {
+                    unreachable!("a body is being read");
+                };
+                self.hand_out(*receiving, turn);
+                true
+            }
+            Step::Refused(refusal) => {
+                let answer = turn.door.refuse(&receiving.head, refusal);
+                self.drop_body(turn, answer);
+                true
+            }
+            Step::Malformed => {
+                let reason = "the chunked body is malformed";
+                let answer = turn.door.malformed(StatusCode::BAD_REQUEST, reason);
+                self.drop_body(turn, answer);
+                self.end(Standing::FinishThenLinger, turn);
+                false
+            }
+        }
+    }
+
+    fn drop_body(&mut self, turn: &mut Turn<'_>, answer: Answer) {
+        let State::Body(receiving) = mem::replace(&mut self.state, State::Head) else {
+            unreachable!("a body is being read");
+        };
+        turn.door.release(receiving.reserved);
+        self.refuse(answer, receiving.framing, false, turn);
+    }
+
+    fn hand_out(&mut self, receiving: Receiving, turn: &mut Turn<'_>) {
+        self.stream = self.stream.wrapping_add(1);
+        self.awaiting_answer = true;
+        turn.requests.push(Request {
+            id: RequestId {
+                key: turn.key,
+                stream: self.stream,
+            },
+            head: receiving.head,
+            tag: receiving.tag,
+            body: receiving.body.freeze(),
+            reserved: receiving.reserved,
+        });
+    }
+
+    /// Answers a request whose body will not be kept, and gets past that body: by reading a short
+    /// one, by ending the connection after a long one.
+    fn refuse(&mut self, answer: Answer, framing: Framing, expects: bool, turn: &mut Turn<'_>) {
+        let left = match &framing {
+            Framing::Length(left) => *left,
+            Framing::Chunked(_) => 1,
+        };
+        // Whoever waits for `100 Continue` may send the body or not: no telling where it ends.
+        if left > DISCARD_BYTES_MAX || (expects && left > 0) {
+            return self.refuse_and_finish(answer, turn);
+        }
+        self.write(&answer, turn.date);
+        self.since = turn.now;
+        self.state = match left {
+            0 => State::Head,
+            _ => State::Discard {
+                framing,
+                left: DISCARD_BYTES_MAX,
+            },
+        };
+        if !self.keep_alive {
+            self.end(Standing::FinishThenLinger, turn);
+        }
+    }
+
+    fn refuse_and_finish(&mut self, answer: Answer, turn: &mut Turn<'_>) {
+        self.keep_alive = false;
+        self.write(&answer, turn.date);
+        self.end(Standing::FinishThenLinger, turn);
+    }
+
+    fn discard(&mut self, now: Nanos) -> bool {
+        let State::Discard { framing, left } = &mut self.state else {
+            return false;
+        };
+        let before = self.input.len();
+        if before > 0 {
+            self.since = now;
+        }
+        let complete = match framing {
+            Framing::Length(length) => {
+                let taken = self.input.len().min(*length as usize);
+                let _ = self.input.split_to(taken);
+                *length -= taken as u64;
+                *length == 0
+            }
+            Framing::Chunked(chunked) => loop {
+                match chunked.next(&mut self.input) {
+                    chunked::Piece::Data(_) => {}
+                    chunked::Piece::NeedsMore => break false,
+                    chunked::Piece::End => break true,
+                    chunked::Piece::Malformed => {
+                        *left = 0;
+                        break false;
+                    }
+                }
+            },
+        };
+        *left = left.saturating_sub((before - self.input.len()) as u64);
+        if complete {
+            self.state = State::Head;
+        } else if *left == 0 {
+            self.finish = Some(Standing::FinishThenLinger);
+            self.state = State::Over;
+        }
+        complete
+    }
+
+    fn end(&mut self, standing: Standing, turn: &mut Turn<'_>) {
+        if let State::Body(receiving) = mem::replace(&mut self.state, State::Over) {
+            turn.door.release(receiving.reserved);
+        }
+        self.finish = Some(standing);
+        self.input = BytesMut::new();
+    }
+
+    fn write(&mut self, answer: &Answer, date: &str) {
+        let reason = answer.status.canonical_reason().unwrap_or("");
+        let out = &mut self.output;
+        let _ = write!(out, "HTTP/1.1 {} {reason}\r\n", answer.status.as_u16());
+        for (name, value) in &answer.headers {
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        let length = answer.body.len();
+        let _ = write!(out, "{DATE}: {date}\r\n{CONTENT_LENGTH}: {length}\r\n");
+        if !self.keep_alive {
+            let _ = write!(out, "{CONNECTION}: close\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&answer.body);
+    }
+}
+
+impl Core for Http1 {
+    fn handle_input(&mut self, input: &[u8], turn: &mut Turn<'_>) {
+        if matches!(self.state, State::Over) {
+            return;
+        }
+        if self.input.is_empty() && matches!(self.state, State::Head) {
+            self.since = turn.now;
+        }
+        self.input.extend_from_slice(input);
+        self.advance(turn);
+    }
+
+    fn handle_eof(&mut self, turn: &mut Turn<'_>) {
+        self.eof = true;
+        self.advance(turn);
+    }
+
+    fn handle_answer(&mut self, stream: u32, answer: Answer, turn: &mut Turn<'_>) {
+        if !self.awaiting_answer || stream != self.stream {
+            return;
+        }
+        self.awaiting_answer = false;
+        if self.draining {
+            self.keep_alive = false;
+        }
+        self.write(&answer, turn.date);
+        self.since = turn.now;
+        if !self.keep_alive {
+            self.end(Standing::FinishThenLinger, turn);
+        }
+        self.advance(turn);
+    }
+
+    fn handle_timeout(&mut self, turn: &mut Turn<'_>) {
+        match &self.state {
+            State::Body(receiving) => {
+                let answer = turn.door.refuse(&receiving.head, Refusal::BodyTimeout);
+                self.refuse_and_finish(answer, turn);
+            }
+            State::Head if !self.input.is_empty() => {
+                let reason = "the header did not arrive in time";
+                let answer = turn.door.malformed(StatusCode::REQUEST_TIMEOUT, reason);
+                self.refuse_and_finish(answer, turn);
+            }
+            _ => self.end(Standing::Finish, turn),
+        }
+    }
+
+    fn drain(&mut self, turn: &mut Turn<'_>) {
+        self.draining = true;
+        self.keep_alive = false;
+        let idle = matches!(self.state, State::Head) && self.input.is_empty();
+        if idle && !self.awaiting_answer {
+            self.end(Standing::FinishThenLinger, turn);
+        }
+    }
+
+    fn take_output(&mut self) -> Bytes {
+        mem::take(&mut self.output).freeze()
+    }
+
+    fn in_flight(&self) -> usize {
+        usize::from(self.awaiting_answer)
+    }
+
+    fn deadline(&self, limits: &Limits) -> Option<Nanos> {
+        let timeout = match &self.state {
+            _ if self.awaiting_answer => return None,
+            State::Over => return None,
+            State::Head if self.input.is_empty() => {
+                return (limits.idle_timeout > 0).then(|| self.since + limits.idle_timeout);
+            }
+            State::Head => limits.header_timeout,
+            State::Body(_) | State::Discard { .. } => limits.body_timeout,
+        };
+        Some(self.since + timeout)
+    }
+
+    fn standing(&self) -> Standing {
+        self.finish.unwrap_or(Standing::Open)
+    }
+
+    fn wants_input(&self) -> bool {
+        !self.eof && (!self.awaiting_answer || self.input.len() < INPUT_BYTES_MAX)
+    }
+
+    fn handle_lost(&mut self, turn: &mut Turn<'_>) {
+        if matches!(self.state, State::Body(_)) {
+            turn.door.abandoned(Protocol::Http1);
+        }
+        self.end(Standing::Finish, turn);
+    }
+
+    fn wants_direct(&self) -> bool {
+        matches!(&self.state, State::Body(receiving)
+            if matches!(receiving.framing, Framing::Length(left) if left >= DIRECT_BYTES_MIN))
+    }
+
+    fn lend_body(&mut self) -> Option<(BytesMut, usize)> {
+        let State::Body(receiving) = &mut self.state else {
+            return None;
+        };
+        let Framing::Length(left) = receiving.framing else {
+            return None;
+        };
+        if left < DIRECT_BYTES_MIN {
+            return None;
+        }
+        let bytes_max = left.min(GROWTH_BYTES_MAX) as usize;
+        let mut body = mem::take(&mut receiving.body);
+        receiving.lent_at = body.len();
+        if body.capacity() - body.len() < bytes_max.min(DIRECT_BYTES_MIN as usize) {
+            body.reserve(bytes_max.max(body.len().min(left as usize)));
+        }
+        Some((body, left as usize))
+    }
+
+    fn return_body(&mut self, buffer: BytesMut, turn: &mut Turn<'_>) {
+        let State::Body(receiving) = &mut self.state else {
+            return;
+        };
+        let arrived = buffer.len() - receiving.lent_at;
+        receiving.body = buffer;
+        if let Framing::Length(left) = &mut receiving.framing {
+            *left -= arrived as u64;
+        }
+        self.since = turn.now;
+        if turn.door.reserve(arrived) {
+            receiving.reserved += arrived;
+        } else {
+            let answer = turn.door.refuse(&receiving.head, Refusal::Overloaded);
+            self.drop_body(turn, answer);
+        }
+        self.advance(turn);
+    }
+}
+
+enum Step {
+    NeedsMore,
+    Complete,
+    Refused(Refusal),
+    Malformed,
+}
+
+impl Receiving {
+    fn take_from(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) -> Step {
+        loop {
+            let piece = match &mut self.framing {
+                Framing::Length(0) => return Step::Complete,
+                Framing::Length(_) if input.is_empty() => return Step::NeedsMore,
+                Framing::Length(left) => {
+                    let taken = input.len().min(*left as usize);
+                    *left -= taken as u64;
+                    input.split_to(taken)
+                }
+                Framing::Chunked(chunked) => match chunked.next(input) {
+                    chunked::Piece::Data(data) => data,
+                    chunked::Piece::NeedsMore => return Step::NeedsMore,
+                    chunked::Piece::End => return Step::Complete,
+                    chunked::Piece::Malformed => return Step::Malformed,
+                },
+            };
+            if self.body.len() + piece.len() > self.bytes_max {
+                return Step::Refused(Refusal::TooLarge {
+                    bytes_max: self.bytes_max,
+                });
+            }
+            if !turn.door.reserve(piece.len()) {
+                return Step::Refused(Refusal::Overloaded);
+            }
+            self.reserved += piece.len();
+            self.body.extend_from_slice(&piece);
+        }
+    }
+}

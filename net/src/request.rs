@@ -1,0 +1,176 @@
+//! What every protocol yields and takes: a request, its answer, and the door between them.
+//!
+//! A protocol asks the [`Door`] once it has a request's head and before it keeps a byte of its
+//! body; so a request that would be refused anyway costs no memory. Body bytes are kept only after
+//! [`Door::reserve`]; whoever ends up with the [`Request`] owes the door `reserved` bytes.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::ring::Key;
+
+/// Nanoseconds on the monotonic clock of whoever drives this code.
+pub type Nanos = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// A request's head. `path` is without its query.
+#[derive(Debug)]
+pub struct Head {
+    pub listener: u16,
+    pub protocol: Protocol,
+    pub method: Method,
+    pub path: String,
+    pub headers: HeaderMap,
+    /// Bytes of body that the client announced, if it did.
+    pub content_length: Option<u64>,
+}
+
+/// Names a request until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    pub key: Key,
+    /// HTTP/2's stream id; for HTTP/1.1 the number of the request on its connection.
+    pub stream: u32,
+}
+
+/// A complete request.
+#[derive(Debug)]
+pub struct Request {
+    pub id: RequestId,
+    pub head: Head,
+    /// What the door said when it let the request in.
+    pub tag: u32,
+    pub body: Bytes,
+    /// Bytes that are reserved at the door for this request; the receiver of it releases them.
+    pub reserved: usize,
+}
+
+/// What goes back.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: Bytes,
+    /// gRPC's status; only HTTP/2 carries them. Without a body they travel as trailers-only,
+    /// which is for the caller to say by putting them into `headers`.
+    pub trailers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The terms on which a request may come in.
+#[derive(Clone, Copy, Debug)]
+pub struct Admitted {
+    /// A longer body is refused as [`Refusal::TooLarge`].
+    pub body_bytes_max: usize,
+    /// Comes back with the [`Request`].
+    pub tag: u32,
+}
+
+/// Why a request is refused after its head was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The body is longer than it may be.
+    TooLarge { bytes_max: usize },
+    /// The budget has no room: come back later.
+    Overloaded,
+    /// No byte of the body came for too long.
+    BodyTimeout,
+}
+
+/// The one that lets requests in. Called on the receiver's own thread, never waits.
+pub trait Door {
+    /// Asked once per request, before any of its body is kept.
+    fn admit(&mut self, head: &Head) -> Result<Admitted, Answer>;
+    /// Takes `bytes` from the budget, or says that they don't fit.
+    fn reserve(&mut self, bytes: usize) -> bool;
+    /// Gives back what [`Door::reserve`] took.
+    fn release(&mut self, bytes: usize);
+    /// The answer to a request that was let in and then could not be kept.
+    fn refuse(&mut self, head: &Head, refusal: Refusal) -> Answer;
+    /// The answer to what is no request: a `status` of HTTP and what is wrong.
+    fn malformed(&mut self, status: StatusCode, reason: &'static str) -> Answer;
+    /// A client left in the middle of a request: `protocol` lost it before it was complete.
+    fn abandoned(&mut self, protocol: Protocol);
+}
+
+/// Bounds of what a connection may ask for. All are bytes, counts or nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub header_bytes_max: usize,
+    pub connections_max: usize,
+    /// HTTP/2 streams at once on one connection.
+    pub connection_requests_max: usize,
+    pub header_timeout: Nanos,
+    pub body_timeout: Nanos,
+    /// 0: never.
+    pub idle_timeout: Nanos,
+    pub write_timeout: Nanos,
+}
+
+/// A connection's protocol: an own core can stand where the `h2` crate stands today.
+///
+/// Bytes and `now` in, requests and bytes out. `handle_*` takes what happened, `poll_*` and
+/// `take_*` hand out what is due.
+pub trait Core {
+    /// Bytes from the peer.
+    fn handle_input(&mut self, input: &[u8], turn: &mut Turn<'_>);
+    /// The peer will send no more.
+    fn handle_eof(&mut self, turn: &mut Turn<'_>);
+    /// The output that was taken is sent: there is room for more.
+    fn handle_sent(&mut self, _turn: &mut Turn<'_>) {}
+    /// The answer to a request that came from this connection; an unknown stream is ignored (the
+    /// peer may have reset it).
+    fn handle_answer(&mut self, stream: u32, answer: Answer, turn: &mut Turn<'_>);
+    /// A deadline that [`Core::deadline`] named has passed.
+    fn handle_timeout(&mut self, turn: &mut Turn<'_>);
+    /// Answer what is in flight, take no more, then finish.
+    fn drain(&mut self, turn: &mut Turn<'_>);
+    /// Bytes for the peer, all that there are.
+    fn take_output(&mut self) -> Bytes;
+    /// Requests handed out and not answered.
+    fn in_flight(&self) -> usize;
+    /// When to call [`Core::handle_timeout`] if nothing happens before.
+    fn deadline(&self, limits: &Limits) -> Option<Nanos>;
+    /// How the connection stands.
+    fn standing(&self) -> Standing;
+    /// Whether more input would be used now.
+    fn wants_input(&self) -> bool;
+    /// The connection is gone: give back what is reserved at the door.
+    fn handle_lost(&mut self, turn: &mut Turn<'_>);
+    /// Whether [`Core::lend_body`] has something to lend.
+    fn wants_direct(&self) -> bool {
+        false
+    }
+    /// The end of a long body may go straight into its own buffer: at most `.1` bytes.
+    fn lend_body(&mut self) -> Option<(bytes::BytesMut, usize)> {
+        None
+    }
+    /// The buffer that was lent comes back, longer by what the kernel wrote.
+    fn return_body(&mut self, _buffer: bytes::BytesMut, _turn: &mut Turn<'_>) {}
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Open,
+    /// Once the output is sent: say that no more comes, and read what the peer still sends until
+    /// it ends or a moment has passed, so that the last answer is not lost in a reset.
+    FinishThenLinger,
+    /// Once the output is sent, close.
+    Finish,
+}
+
+/// What a core may use while it handles something.
+pub struct Turn<'a> {
+    pub now: Nanos,
+    pub key: Key,
+    pub listener: u16,
+    pub limits: &'a Limits,
+    pub door: &'a mut dyn Door,
+    pub requests: &'a mut Vec<Request>,
+    /// For the `Date` header: an IMF-fixdate, as long as the turn lasts.
+    pub date: &'a str,
+}

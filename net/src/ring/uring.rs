@@ -1,0 +1,707 @@
+//! The ring that the kernel serves: operations in, [`Done`]s out. Lives on one thread.
+//!
+//! A socket's slot stays taken until the kernel has finished every operation on it, so a buffer
+//! that the kernel may touch is never freed or lent twice. What stays in flight when the ring is
+//! dropped is cancelled first; what the kernel then still holds is leaked, never freed.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use io_uring::squeue::Entry;
+use io_uring::{IoUring, cqueue, opcode, types};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+
+use super::provided::{GROUP, Provided};
+use super::{Chunk, Done, End, Key, Options, RingStats, Rung, Sending, explain};
+use crate::wake::Wake;
+
+/// What a one-shot receive offers the kernel when there are no provided buffers.
+const ONESHOT_BYTES: usize = 4096;
+
+const KIND_ACCEPT: u8 = 1;
+const KIND_RECEIVE: u8 = 2;
+const KIND_RECEIVE_INTO: u8 = 3;
+const KIND_SEND: u8 = 4;
+const KIND_WAKE: u8 = 5;
+const KIND_CANCEL: u8 = 6;
+
+enum Receiving {
+    Nothing,
+    Multishot { cancelling: bool },
+    Oneshot { buffer: BytesMut },
+    Into { buffer: BytesMut },
+}
+
+struct Slot {
+    generation: u32,
+    fd: Option<OwnedFd>,
+    receiving: Receiving,
+    sending: Option<Sending>,
+    /// Operations whose last completion has not come.
+    in_flight: u32,
+    closing: bool,
+}
+
+struct Acceptor {
+    fd: OwnedFd,
+    armed: bool,
+}
+
+/// See the header.
+pub struct Uring {
+    // Dropped first: the kernel lets go of the buffers before they are freed.
+    ring: Option<IoUring>,
+    provided: Option<Provided>,
+    rung: Rung,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    acceptors: Vec<Acceptor>,
+    wake: Arc<Wake>,
+    wake_counter: Box<u64>,
+    done: VecDeque<Done>,
+    completions: Vec<(u64, i32, u32)>,
+    in_flight: u64,
+    stats: RingStats,
+}
+
+impl Uring {
+    /// Sets up a ring on this thread: the highest rung that this kernel carries, at most
+    /// `options.highest`. The error names cause and cure.
+    pub fn new(options: &Options) -> Result<Uring, String> {
+        let mut last = io::Error::from_raw_os_error(libc::EINVAL);
+        let start = Rung::LADDER
+            .iter()
+            .position(|rung| *rung == options.highest)
+            .unwrap_or(0);
+        for rung in &Rung::LADDER[start..] {
+            match Uring::on_rung(*rung, options) {
+                Ok(ring) => return Ok(ring),
+                Err(error) => {
+                    tracing::debug!(rung = rung.name(), %error, "io_uring rung not available");
+                    let forbidden = matches!(
+                        error.raw_os_error(),
+                        Some(libc::EPERM | libc::ENOSYS | libc::EMFILE | libc::ENFILE)
+                    );
+                    last = error;
+                    if forbidden {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(explain::setup_failed(
+            &last,
+            explain::sysctl_disabled().as_deref(),
+        ))
+    }
+
+    fn on_rung(rung: Rung, options: &Options) -> io::Result<Uring> {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_clamp()
+            .setup_cqsize(options.entries.saturating_mul(4));
+        match rung {
+            Rung::Deferred => {
+                builder.setup_single_issuer().setup_defer_taskrun();
+                builder
+                    .setup_coop_taskrun()
+                    .setup_taskrun_flag()
+                    .setup_submit_all();
+            }
+            Rung::Cooperative => {
+                builder.setup_coop_taskrun().setup_taskrun_flag();
+            }
+            Rung::Oneshot => {}
+        }
+        let ring = builder.build(options.entries)?;
+        if !ring.params().is_feature_ext_arg() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        }
+        let provided = match rung {
+            Rung::Oneshot => None,
+            _ => {
+                let submitter = ring.submitter();
+                Some(Provided::register(
+                    &submitter,
+                    options.buffers,
+                    options.buffer_bytes,
+                )?)
+            }
+        };
+        let mut uring = Uring {
+            ring: Some(ring),
+            provided,
+            rung,
+            slots: Vec::new(),
+            free: Vec::new(),
+            acceptors: Vec::new(),
+            wake: Arc::new(Wake::new()?),
+            wake_counter: Box::new(0),
+            done: VecDeque::new(),
+            completions: Vec::new(),
+            in_flight: 0,
+            stats: RingStats::default(),
+        };
+        uring.probe_receive()?;
+        uring.arm_wake();
+        Ok(uring)
+    }
+
+    /// Receives one byte the way this rung would: flags alone don't tell whether a kernel can.
+    fn probe_receive(&mut self) -> io::Result<()> {
+        let (near, far) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let key = self.open(near);
+        self.receive(key);
+        rustix::io::write(&far, b"?")?;
+        self.wait(Some(Duration::from_millis(500)))?;
+        let verdict = match self.next_done() {
+            Some(Done::Received { chunk, .. }) => {
+                let same = self.bytes(&chunk) == b"?";
+                self.give_back(chunk);
+                if same {
+                    Ok(())
+                } else {
+                    Err(io::Error::from_raw_os_error(libc::EIO))
+                }
+            }
+            Some(Done::ReceiveEnded {
+                end: End::Failed(error),
+                ..
+            }) => Err(error),
+            _ => Err(io::Error::from_raw_os_error(libc::ETIME)),
+        };
+        self.close(key);
+        while self.in_flight > 0 {
+            self.wait(Some(Duration::from_millis(500)))?;
+            while let Some(done) = self.next_done() {
+                if let Done::Received { chunk, .. } = done {
+                    self.give_back(chunk);
+                }
+            }
+        }
+        verdict
+    }
+
+    pub fn rung(&self) -> Rung {
+        self.rung
+    }
+
+    pub fn stats(&self) -> RingStats {
+        self.stats
+    }
+
+    /// What others use to end this ring's wait.
+    pub fn wake(&self) -> Arc<Wake> {
+        self.wake.clone()
+    }
+
+    // --- listeners ---
+
+    /// Takes a bound, listening socket and begins to accept. Its index is the order of calls.
+    pub fn listen(&mut self, socket: OwnedFd) -> u16 {
+        let listener = self.acceptors.len() as u16;
+        self.acceptors.push(Acceptor {
+            fd: socket,
+            armed: false,
+        });
+        self.accept(listener);
+        listener
+    }
+
+    /// Arms accepting again after [`Done::AcceptEnded`]; nothing if it is armed.
+    pub fn accept(&mut self, listener: u16) {
+        let acceptor = &mut self.acceptors[usize::from(listener)];
+        if acceptor.armed {
+            return;
+        }
+        acceptor.armed = true;
+        let fd = types::Fd(acceptor.fd.as_raw_fd());
+        let entry = match self.rung {
+            Rung::Oneshot => opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                .flags(libc::SOCK_CLOEXEC)
+                .build(),
+            _ => opcode::AcceptMulti::new(fd)
+                .flags(libc::SOCK_CLOEXEC)
+                .build(),
+        };
+        self.push(entry.user_data(pack_listener(listener)));
+    }
+
+    /// Stops accepting everywhere: waiting connections get a reset, new ones are refused.
+    pub fn stop_listening(&mut self) {
+        for index in 0..self.acceptors.len() {
+            if self.acceptors[index].armed {
+                let target = pack_listener(index as u16);
+                self.cancel(target);
+            }
+            // Ends the listening state at once, whatever operation still holds the socket.
+            let _ = rustix::net::shutdown(&self.acceptors[index].fd, Shutdown::Both);
+        }
+    }
+
+    // --- sockets ---
+
+    /// Gives a connected socket a slot.
+    pub fn open(&mut self, socket: OwnedFd) -> Key {
+        match self.free.pop() {
+            Some(index) => {
+                let slot = &mut self.slots[index as usize];
+                slot.fd = Some(socket);
+                Key {
+                    index,
+                    generation: slot.generation,
+                }
+            }
+            None => {
+                self.slots.push(Slot {
+                    generation: 0,
+                    fd: Some(socket),
+                    receiving: Receiving::Nothing,
+                    sending: None,
+                    in_flight: 0,
+                    closing: false,
+                });
+                Key {
+                    index: self.slots.len() as u32 - 1,
+                    generation: 0,
+                }
+            }
+        }
+    }
+
+    /// Arms receiving; nothing if any receive is in flight.
+    pub fn receive(&mut self, key: Key) {
+        let multishot = self.provided.is_some();
+        let Some(slot) = self.slot(key) else { return };
+        if !matches!(slot.receiving, Receiving::Nothing) || slot.closing {
+            return;
+        }
+        let fd = types::Fd(raw_fd(slot));
+        let entry = if multishot {
+            slot.receiving = Receiving::Multishot { cancelling: false };
+            opcode::RecvMulti::new(fd, GROUP).build()
+        } else {
+            let mut buffer = BytesMut::with_capacity(ONESHOT_BYTES);
+            let spare = buffer.spare_capacity_mut();
+            let entry =
+                opcode::Recv::new(fd, spare.as_mut_ptr().cast(), spare.len() as u32).build();
+            slot.receiving = Receiving::Oneshot { buffer };
+            entry
+        };
+        slot.in_flight += 1;
+        self.push(entry.user_data(pack(KIND_RECEIVE, key)));
+    }
+
+    /// Lends `buffer` to the kernel: at most `bytes_max` bytes are appended into the capacity it
+    /// has. Only when no receive is in flight (see [`Uring::is_receiving`]).
+    pub fn receive_into(&mut self, key: Key, mut buffer: BytesMut, bytes_max: usize) {
+        let Some(slot) = self.slot(key) else { return };
+        assert!(matches!(slot.receiving, Receiving::Nothing) && !slot.closing);
+        let fd = types::Fd(raw_fd(slot));
+        let spare = buffer.spare_capacity_mut();
+        let bytes = spare.len().min(bytes_max).min(1 << 30) as u32;
+        assert!(bytes > 0, "a direct receive needs room");
+        let entry = opcode::Recv::new(fd, spare.as_mut_ptr().cast(), bytes).build();
+        slot.receiving = Receiving::Into { buffer };
+        slot.in_flight += 1;
+        self.push(entry.user_data(pack(KIND_RECEIVE_INTO, key)));
+    }
+
+    /// Asks the kernel to end a multishot receive; [`Done::ReceiveEnded`] says when it has, and
+    /// bytes may still come before that.
+    pub fn stop_receiving(&mut self, key: Key) {
+        let Some(slot) = self.slot(key) else { return };
+        if let Receiving::Multishot {
+            cancelling: cancelling @ false,
+        } = &mut slot.receiving
+        {
+            *cancelling = true;
+            self.cancel(pack(KIND_RECEIVE, key));
+        }
+    }
+
+    pub fn is_receiving(&mut self, key: Key) -> bool {
+        self.slot(key)
+            .is_some_and(|slot| !matches!(slot.receiving, Receiving::Nothing))
+    }
+
+    /// Sends all of `bytes`; one send at a time (see [`Uring::is_sending`]).
+    pub fn send(&mut self, key: Key, bytes: Bytes) {
+        let Some(slot) = self.slot(key) else { return };
+        assert!(slot.sending.is_none() && !slot.closing && !bytes.is_empty());
+        slot.sending = Some(Sending { rest: bytes });
+        slot.in_flight += 1;
+        self.push_send(key);
+    }
+
+    pub fn is_sending(&mut self, key: Key) -> bool {
+        self.slot(key).is_some_and(|slot| slot.sending.is_some())
+    }
+
+    /// Says to the peer that no more will come, and goes on receiving.
+    pub fn finish_sending(&mut self, key: Key) {
+        if let Some(fd) = self.slot(key).and_then(|slot| slot.fd.as_ref()) {
+            let _ = rustix::net::shutdown(fd, Shutdown::Write);
+        }
+    }
+
+    /// Ends the connection. Its key means nothing from here on; the slot is free once the kernel
+    /// has let go of it.
+    pub fn close(&mut self, key: Key) {
+        let Some(slot) = self.slot(key) else { return };
+        slot.closing = true;
+        if slot.in_flight > 0
+            && let Some(fd) = &slot.fd
+        {
+            // Ends the operations in flight, on every kernel and without a cancel for each.
+            let _ = rustix::net::shutdown(fd, Shutdown::Both);
+        }
+        self.free_if_idle(key.index);
+    }
+
+    /// The bytes of a chunk.
+    pub fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
+        match (chunk, &self.provided) {
+            (Chunk::Owned(buffer), _) => buffer,
+            (Chunk::Provided { buffer, bytes }, Some(provided)) => provided.bytes(*buffer, *bytes),
+            (Chunk::Provided { .. }, None) => &[],
+        }
+    }
+
+    /// Returns a chunk's buffer to the kernel.
+    pub fn give_back(&mut self, chunk: Chunk) {
+        if let (Chunk::Provided { buffer, .. }, Some(provided)) = (chunk, &mut self.provided) {
+            provided.give_back(buffer);
+        }
+    }
+
+    // --- the wait ---
+
+    /// Submits what was asked and waits until something is done, `timeout` passed (`None`: no
+    /// limit) or the [`Wake`] was used.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.stats.enters += 1;
+        let ring = self.ring.as_mut().expect("the ring lives until drop");
+        let waited = match timeout {
+            Some(Duration::ZERO) => ring.submit(),
+            Some(timeout) => {
+                let timespec = types::Timespec::from(timeout);
+                let arguments = types::SubmitArgs::new().timespec(&timespec);
+                ring.submitter().submit_with_args(1, &arguments)
+            }
+            None => ring.submit_and_wait(1),
+        };
+        let outcome = match waited {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // A full completion queue (EBUSY) is emptied below, like any other.
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        };
+        let mut completions = std::mem::take(&mut self.completions);
+        let mut queue = ring.completion();
+        self.stats.cq_overflows = u64::from(queue.overflow());
+        completions.extend(
+            queue
+                .by_ref()
+                .map(|entry| (entry.user_data(), entry.result(), entry.flags())),
+        );
+        drop(queue);
+        self.stats.completions += completions.len() as u64;
+        for (user_data, result, flags) in completions.drain(..) {
+            self.complete(user_data, result, flags);
+        }
+        self.completions = completions;
+        outcome
+    }
+
+    /// What was done, in the order in which the kernel said so.
+    pub fn next_done(&mut self) -> Option<Done> {
+        self.done.pop_front()
+    }
+
+    fn complete(&mut self, user_data: u64, result: i32, flags: u32) {
+        let more = cqueue::more(flags);
+        if !more {
+            self.in_flight -= 1;
+        }
+        let (kind, key) = unpack(user_data);
+        match kind {
+            KIND_ACCEPT => self.accepted(key.index as u16, result, more),
+            KIND_WAKE => {
+                self.wake.awake();
+                self.done.push_back(Done::Woken);
+                // Cancelled only when the ring is dropped.
+                if result > 0 {
+                    self.arm_wake();
+                }
+            }
+            KIND_RECEIVE => self.received(key, result, flags, more),
+            KIND_RECEIVE_INTO => self.received_into(key, result),
+            KIND_SEND => self.sent(key, result),
+            _ => {}
+        }
+    }
+
+    fn accepted(&mut self, listener: u16, result: i32, more: bool) {
+        if result >= 0 {
+            // SAFETY: a successful accept returns a new descriptor that nobody else owns.
+            let socket = unsafe { OwnedFd::from_raw_fd(result) };
+            self.done.push_back(Done::Accepted { listener, socket });
+        }
+        if !more {
+            self.acceptors[usize::from(listener)].armed = false;
+            let error = (result < 0 && result != -libc::ECANCELED)
+                .then(|| io::Error::from_raw_os_error(-result));
+            self.done.push_back(Done::AcceptEnded { listener, error });
+        }
+    }
+
+    fn received(&mut self, key: Key, result: i32, flags: u32, more: bool) {
+        let slot = &mut self.slots[key.index as usize];
+        assert_eq!(
+            slot.generation, key.generation,
+            "a slot is kept while the kernel uses it"
+        );
+        let receiving = match more {
+            true => None,
+            false => Some(std::mem::replace(&mut slot.receiving, Receiving::Nothing)),
+        };
+        if !more {
+            slot.in_flight -= 1;
+        }
+        let closing = slot.closing;
+        let chunk = match (receiving, cqueue::buffer_select(flags)) {
+            (_, Some(buffer)) => Some(Chunk::Provided {
+                buffer,
+                bytes: result.max(0) as u32,
+            }),
+            (Some(Receiving::Oneshot { mut buffer }), None) if result > 0 => {
+                // SAFETY: the kernel wrote `result` bytes into the capacity it was lent.
+                unsafe { buffer.set_len(result as usize) };
+                Some(Chunk::Owned(buffer))
+            }
+            _ => None,
+        };
+        match chunk {
+            Some(chunk) if closing || result <= 0 => self.give_back(chunk),
+            Some(chunk) => self.done.push_back(Done::Received { key, chunk }),
+            None => {}
+        }
+        if closing {
+            self.free_if_idle(key.index);
+        } else if !more {
+            let end = self.end_of(result);
+            self.done.push_back(Done::ReceiveEnded { key, end });
+        }
+    }
+
+    fn received_into(&mut self, key: Key, result: i32) {
+        let slot = &mut self.slots[key.index as usize];
+        assert_eq!(
+            slot.generation, key.generation,
+            "a slot is kept while the kernel uses it"
+        );
+        slot.in_flight -= 1;
+        let Receiving::Into { mut buffer } =
+            std::mem::replace(&mut slot.receiving, Receiving::Nothing)
+        else {
+            unreachable!("a direct receive completes a direct receive");
+        };
+        if slot.closing {
+            self.free_if_idle(key.index);
+        } else if result > 0 {
+            // SAFETY: the kernel wrote `result` bytes behind the buffer's length, inside the
+            // capacity that it was lent.
+            unsafe { buffer.set_len(buffer.len() + result as usize) };
+            self.done.push_back(Done::ReceivedInto { key, buffer });
+        } else {
+            let end = self.end_of(result);
+            self.done
+                .push_back(Done::ReceiveIntoEnded { key, buffer, end });
+        }
+    }
+
+    fn end_of(&mut self, result: i32) -> End {
+        match -result {
+            0 => End::Eof,
+            libc::ENOBUFS => {
+                self.stats.no_buffers += 1;
+                End::NoBuffers
+            }
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => End::Again,
+            errno if errno < 0 => End::Again,
+            errno => End::Failed(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn sent(&mut self, key: Key, result: i32) {
+        let slot = &mut self.slots[key.index as usize];
+        assert_eq!(
+            slot.generation, key.generation,
+            "a slot is kept while the kernel uses it"
+        );
+        let Some(sending) = &mut slot.sending else {
+            unreachable!("a send completes a send");
+        };
+        if result > 0 {
+            sending.rest.advance(result as usize);
+        }
+        let unfinished = result > 0 && !sending.rest.is_empty();
+        let interrupted = matches!(-result, libc::EINTR | libc::EAGAIN);
+        if (unfinished || interrupted) && !slot.closing {
+            self.push_send(key);
+            return;
+        }
+        slot.in_flight -= 1;
+        slot.sending = None;
+        if slot.closing {
+            self.free_if_idle(key.index);
+        } else if result < 0 {
+            let error = io::Error::from_raw_os_error(-result);
+            self.done.push_back(Done::SendFailed { key, error });
+        } else {
+            self.done.push_back(Done::Sent { key });
+        }
+    }
+
+    // --- submission ---
+
+    fn push_send(&mut self, key: Key) {
+        let slot = &self.slots[key.index as usize];
+        let rest = &slot.sending.as_ref().expect("a send is in flight").rest;
+        let entry = opcode::Send::new(types::Fd(raw_fd(slot)), rest.as_ptr(), rest.len() as u32)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+        self.push(entry.user_data(pack(KIND_SEND, key)));
+    }
+
+    fn arm_wake(&mut self) {
+        let counter: *mut u64 = &mut *self.wake_counter;
+        let entry = opcode::Read::new(types::Fd(self.wake.raw_fd()), counter.cast(), 8).build();
+        self.push(entry.user_data(pack(
+            KIND_WAKE,
+            Key {
+                index: 0,
+                generation: 0,
+            },
+        )));
+    }
+
+    fn cancel(&mut self, target: u64) {
+        let entry = opcode::AsyncCancel::new(target).build();
+        self.push(entry.user_data(pack(
+            KIND_CANCEL,
+            Key {
+                index: 0,
+                generation: 0,
+            },
+        )));
+    }
+
+    fn push(&mut self, entry: Entry) {
+        let ring = self.ring.as_mut().expect("the ring lives until drop");
+        self.in_flight += 1;
+        // SAFETY: every buffer that `entry` points at is owned by a slot (or by `wake_counter`)
+        // until the operation's last completion: see `received`, `received_into` and `sent`.
+        while unsafe { ring.submission().push(&entry) }.is_err() {
+            // Full: hand over what is queued. The kernel takes it all or says why not; EBUSY
+            // means that completions wait, which the next `wait` takes.
+            if ring.submit().is_err() {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    fn slot(&mut self, key: Key) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(key.index as usize)
+            .filter(|slot| slot.generation == key.generation && slot.fd.is_some())
+    }
+
+    fn free_if_idle(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.closing && slot.in_flight == 0 {
+            slot.fd = None;
+            slot.closing = false;
+            slot.generation = slot.generation.wrapping_add(1);
+            self.free.push(index);
+        }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        for slot in &self.slots {
+            if let Some(fd) = &slot.fd {
+                let _ = rustix::net::shutdown(fd, Shutdown::Both);
+            }
+        }
+        self.stop_listening();
+        self.cancel(pack(
+            KIND_WAKE,
+            Key {
+                index: 0,
+                generation: 0,
+            },
+        ));
+        // A dropped ring's operations end in their own time: wait for them, but not for ever.
+        for _ in 0..100 {
+            if self.in_flight == 0 || self.wait(Some(Duration::from_millis(10))).is_err() {
+                break;
+            }
+            self.done.clear();
+        }
+        self.ring = None;
+        if self.in_flight > 0 {
+            std::mem::forget(std::mem::take(&mut self.slots));
+            std::mem::forget(self.provided.take());
+            std::mem::forget(std::mem::take(&mut self.wake_counter));
+        }
+    }
+}
+
+fn raw_fd(slot: &Slot) -> RawFd {
+    slot.fd
+        .as_ref()
+        .expect("an open slot has a socket")
+        .as_raw_fd()
+}
+
+/// 8 bits of kind, 24 of index, 32 of generation.
+fn pack(kind: u8, key: Key) -> u64 {
+    debug_assert!(key.index < 1 << 24);
+    (u64::from(kind) << 56) | (u64::from(key.index) << 32) | u64::from(key.generation)
+}
+
+fn pack_listener(listener: u16) -> u64 {
+    pack(
+        KIND_ACCEPT,
+        Key {
+            index: u32::from(listener),
+            generation: 0,
+        },
+    )
+}
+
+fn unpack(user_data: u64) -> (u8, Key) {
+    let index = (user_data >> 32) as u32 & 0x00ff_ffff;
+    (
+        (user_data >> 56) as u8,
+        Key {
+            index,
+            generation: user_data as u32,
+        },
+    )
+}

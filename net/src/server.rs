@@ -1,0 +1,463 @@
+//! The connections of one receiver core: completions of the ring in, complete requests out.
+//!
+//! One [`Server`] lives on one thread and is driven by its owner's loop:
+//! [`Server::wait`] sleeps in the ring, [`Server::poll`] takes what was done and yields requests,
+//! [`Server::answer`] gives an answer, [`Server::flush`] queues what is due before the next sleep.
+//!
+//! Always
+//! - Every connection has a deadline for whatever it is waiting for (or idles without limit, if
+//!   so configured), and one entry in the timer heap.
+//! - A connection that does not read its answers is not read either: its memory is bounded.
+//! - An error on one connection ends that connection and nothing else.
+
+mod connection;
+pub mod listen;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use self::connection::Connection;
+use crate::request::{Answer, Door, Limits, Nanos, Request, RequestId, Standing, Turn};
+use crate::ring::uring::Uring;
+use crate::ring::{Done, End, Key, Options, RingStats, Rung};
+use crate::wake::Wake;
+
+/// After an accept failed (no descriptor left, say), the next try waits this long.
+const ACCEPT_RETRY: Nanos = 100_000_000;
+/// A finished connection is read this long, and this far, for the end of what the peer sends.
+const LINGER: Nanos = 2_000_000_000;
+const LINGER_BYTES_MAX: usize = 16 << 20;
+
+/// Counters since the start, and gauges.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerStats {
+    pub connections: u64,
+    pub accepted: u64,
+    pub closed: u64,
+    /// Accepted and closed at once: `connections_max` was reached.
+    pub over_limit: u64,
+    pub accept_errors: u64,
+    /// Connections ended by a deadline.
+    pub timeouts: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    pub ring: RingStats,
+}
+
+pub struct Server {
+    ring: Uring,
+    limits: Limits,
+    connections: Vec<Option<Box<Connection>>>,
+    open: usize,
+    touched: Vec<Key>,
+    /// When to look at a connection: only the entry that is its `timer_at` counts, so a deadline
+    /// that moves away costs nothing.
+    timers: BinaryHeap<Reverse<(Nanos, u32, u32)>>,
+    accept_again_at: Option<(Nanos, u16)>,
+    draining: bool,
+    stats: ServerStats,
+    date: String,
+    date_until: Nanos,
+}
+
+impl Server {
+    /// Sets up the ring on this thread and accepts on `sockets`: their order gives
+    /// [`crate::request::Head::listener`]. The error is meant for an operator.
+    pub fn new(options: &Options, limits: Limits, sockets: Vec<OwnedFd>) -> Result<Server, String> {
+        let mut ring = Uring::new(options)?;
+        for socket in sockets {
+            ring.listen(socket);
+        }
+        Ok(Server {
+            ring,
+            limits,
+            connections: Vec::new(),
+            open: 0,
+            touched: Vec::new(),
+            timers: BinaryHeap::new(),
+            accept_again_at: None,
+            draining: false,
+            stats: ServerStats::default(),
+            date: String::new(),
+            date_until: 0,
+        })
+    }
+
+    pub fn rung(&self) -> Rung {
+        self.ring.rung()
+    }
+
+    /// What others use to end this server's wait.
+    pub fn wake(&self) -> Arc<Wake> {
+        self.ring.wake()
+    }
+
+    pub fn stats(&self) -> ServerStats {
+        ServerStats {
+            connections: self.open as u64,
+            ring: self.ring.stats(),
+            ..self.stats
+        }
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.open
+    }
+
+    /// Submits what is queued and sleeps until something is done, somebody wakes us, `timeout`
+    /// has passed, or a connection's deadline has.
+    pub fn wait(&mut self, now: Nanos, timeout: Duration) -> io::Result<()> {
+        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
+        let retry = self.accept_again_at.map(|(at, _)| at);
+        let due = [timer, retry].into_iter().flatten().min();
+        let until = due.map_or(timeout, |at| Duration::from_nanos(at.saturating_sub(now)));
+        self.ring.wait(Some(timeout.min(until)))
+    }
+
+    /// Takes what the ring did and what time did, and appends the requests that are complete.
+    pub fn poll(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        self.refresh_date(now);
+        while let Some(done) = self.ring.next_done() {
+            self.handle(done, now, door, requests);
+        }
+        self.handle_timers(now, door, requests);
+        self.settle_touched(now, door, requests);
+    }
+
+    /// Gives an answer. It leaves with the next [`Server::flush`]; a request whose connection is
+    /// gone is answered to nobody.
+    pub fn answer(
+        &mut self,
+        id: RequestId,
+        answer: Answer,
+        now: Nanos,
+        door: &mut dyn Door,
+        requests: &mut Vec<Request>,
+    ) {
+        self.with(id.key, now, door, requests, |connection, turn| {
+            connection.core_answer(id.stream, answer, turn);
+        });
+    }
+
+    /// Queues sends and receives for every connection that something happened to. May append
+    /// requests that waited behind the answered ones.
+    pub fn flush(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        self.settle_touched(now, door, requests);
+    }
+
+    /// Stops accepting and tells every peer: what is in flight is answered, then they close.
+    pub fn drain(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        self.accept_again_at = None;
+        self.ring.stop_listening();
+        for key in self.keys() {
+            self.with(key, now, door, requests, Connection::drain);
+        }
+        self.settle_touched(now, door, requests);
+    }
+
+    /// Whether any connection waits for an answer or still has bytes of one to send.
+    pub fn is_busy(&mut self) -> bool {
+        let ring = &mut self.ring;
+        self.connections
+            .iter()
+            .flatten()
+            .any(|c| c.in_flight() > 0 || ring.is_sending(c.key))
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.connections
+            .iter()
+            .flatten()
+            .map(|connection| connection.key)
+            .collect()
+    }
+
+    fn handle(&mut self, done: Done, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        match done {
+            Done::Woken => {}
+            Done::Accepted { listener, socket } => self.accepted(listener, socket, now),
+            Done::AcceptEnded { listener, error } => self.accept_ended(listener, error, now),
+            Done::Received { key, chunk } => {
+                let mut bytes = 0;
+                if let Some(connection) = find(&mut self.connections, key) {
+                    let input = self.ring.bytes(&chunk);
+                    bytes = input.len();
+                    let mut turn = Turn {
+                        now,
+                        key,
+                        listener: connection.listener,
+                        limits: &self.limits,
+                        door,
+                        requests,
+                        date: &self.date,
+                    };
+                    connection.handle_input(input, &mut turn);
+                    touch(connection, &mut self.touched);
+                }
+                self.stats.received_bytes += bytes as u64;
+                self.ring.give_back(chunk);
+            }
+            Done::ReceivedInto { key, buffer } => {
+                self.with(key, now, door, requests, |connection, turn| {
+                    connection.return_body(buffer, turn);
+                });
+            }
+            Done::ReceiveIntoEnded { key, buffer, end } => {
+                self.with(key, now, door, requests, |connection, turn| {
+                    connection.return_body(buffer, turn);
+                });
+                self.receive_ended(key, end, now, door, requests);
+            }
+            Done::ReceiveEnded { key, end } => self.receive_ended(key, end, now, door, requests),
+            Done::Sent { key } => self.with(key, now, door, requests, |connection, turn| {
+                connection.handle_sent(turn);
+            }),
+            Done::SendFailed { key, error } => {
+                tracing::debug!(%error, "a connection broke while it was sent to");
+                self.close(key, now, door, requests);
+            }
+        }
+    }
+
+    fn accepted(&mut self, listener: u16, socket: OwnedFd, now: Nanos) {
+        if self.open >= self.limits.connections_max {
+            self.stats.over_limit += 1;
+            return;
+        }
+        if self.draining {
+            return;
+        }
+        self.stats.accepted += 1;
+        self.open += 1;
+        let key = self.ring.open(socket);
+        let index = key.index as usize;
+        if self.connections.len() <= index {
+            self.connections.resize_with(index + 1, || None);
+        }
+        self.connections[index] = Some(Box::new(Connection::new(key, listener, now)));
+        self.ring.receive(key);
+        self.schedule(key);
+    }
+
+    /// Sees to it that the timer heap wakes us no later than the connection's deadline.
+    fn schedule(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else {
+            return;
+        };
+        if let Some(deadline) = connection.deadline(&self.limits)
+            && deadline < connection.timer_at
+        {
+            connection.timer_at = deadline;
+            self.timers
+                .push(Reverse((deadline, key.index, key.generation)));
+        }
+    }
+
+    fn accept_ended(&mut self, listener: u16, error: Option<io::Error>, now: Nanos) {
+        if self.draining {
+            return;
+        }
+        match error {
+            None => self.ring.accept(listener),
+            Some(error) => {
+                if self.stats.accept_errors == 0 {
+                    tracing::error!(
+                        %error,
+                        "Accepting failed: new connections wait. Raise `LimitNOFILE` if the error \
+                         is about files; the next failures are only counted"
+                    );
+                }
+                self.stats.accept_errors += 1;
+                self.accept_again_at = Some((now + ACCEPT_RETRY, listener));
+            }
+        }
+    }
+
+    fn receive_ended(
+        &mut self,
+        key: Key,
+        end: End,
+        now: Nanos,
+        door: &mut dyn Door,
+        requests: &mut Vec<Request>,
+    ) {
+        match end {
+            End::Eof => self.with(key, now, door, requests, Connection::handle_eof),
+            End::Again | End::NoBuffers => self.with(key, now, door, requests, |_, _| {}),
+            End::Failed(error) => {
+                tracing::debug!(%error, "a connection broke while it was received from");
+                self.close(key, now, door, requests);
+            }
+        }
+    }
+
+    fn handle_timers(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        if let Some((_, listener)) = self.accept_again_at.take_if(|(at, _)| *at <= now) {
+            self.ring.accept(listener);
+        }
+        while let Some(Reverse((at, index, generation))) = self.timers.peek().copied()
+            && at <= now
+        {
+            self.timers.pop();
+            let key = Key { index, generation };
+            let Some(connection) = find(&mut self.connections, key) else {
+                continue;
+            };
+            if connection.timer_at != at {
+                continue;
+            }
+            connection.timer_at = Nanos::MAX;
+            if connection
+                .deadline(&self.limits)
+                .is_some_and(|deadline| deadline <= now)
+            {
+                self.stats.timeouts += 1;
+                if connection.is_past_saving(now, &self.limits) {
+                    self.close(key, now, door, requests);
+                    continue;
+                }
+                self.with(key, now, door, requests, Connection::handle_timeout);
+            }
+            self.schedule(key);
+        }
+    }
+
+    fn settle_touched(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for key in touched.drain(..) {
+            self.settle(key, now, door, requests);
+        }
+        if self.touched.is_empty() {
+            self.touched = touched;
+        }
+    }
+
+    /// Sends what is due, reads on where more is wanted, and ends what has ended.
+    fn settle(&mut self, key: Key, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        let Some(connection) = find(&mut self.connections, key) else {
+            return;
+        };
+        connection.touched = false;
+        let output = match self.ring.is_sending(key) {
+            true => None,
+            false => Some(connection.take_output()).filter(|output| !output.is_empty()),
+        };
+        if let Some(output) = output {
+            self.stats.sent_bytes += output.len() as u64;
+            connection.sending_since = Some(now);
+            self.ring.send(key, output);
+        }
+        let sending = self.ring.is_sending(key);
+        match connection.standing() {
+            _ if connection.lingering_until.is_some() => {}
+            Standing::Finish if !sending => return self.close(key, now, door, requests),
+            Standing::FinishThenLinger if !sending => {
+                if connection.eof {
+                    return self.close(key, now, door, requests);
+                }
+                self.ring.finish_sending(key);
+                connection.lingering_until = Some(now + LINGER);
+            }
+            _ => {}
+        }
+        if connection.lingering_until.is_some() && connection.eof {
+            return self.close(key, now, door, requests);
+        }
+        self.receive_if_wanted(key);
+        self.schedule(key);
+    }
+
+    fn receive_if_wanted(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else {
+            return;
+        };
+        let receiving = self.ring.is_receiving(key);
+        if !connection.wants_input() {
+            if receiving && !connection.eof {
+                self.ring.stop_receiving(key);
+            }
+            return;
+        }
+        if connection.wants_direct() {
+            if receiving {
+                // What still comes before the end goes the usual way.
+                self.ring.stop_receiving(key);
+            } else if let Some((buffer, bytes_max)) = connection.lend_body() {
+                self.ring.receive_into(key, buffer, bytes_max);
+            }
+        } else if !receiving {
+            self.ring.receive(key);
+        }
+    }
+
+    fn close(&mut self, key: Key, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        self.with(key, now, door, requests, Connection::handle_lost);
+        if let Some(slot) = self.connections.get_mut(key.index as usize)
+            && slot
+                .as_ref()
+                .is_some_and(|connection| connection.key == key)
+        {
+            *slot = None;
+            self.open -= 1;
+            self.stats.closed += 1;
+            self.ring.close(key);
+        }
+    }
+
+    fn with(
+        &mut self,
+        key: Key,
+        now: Nanos,
+        door: &mut dyn Door,
+        requests: &mut Vec<Request>,
+        act: impl FnOnce(&mut Connection, &mut Turn<'_>),
+    ) {
+        let Some(connection) = find(&mut self.connections, key) else {
+            return;
+        };
+        let mut turn = Turn {
+            now,
+            key,
+            listener: connection.listener,
+            limits: &self.limits,
+            door,
+            requests,
+            date: &self.date,
+        };
+        act(connection, &mut turn);
+        touch(connection, &mut self.touched);
+    }
+
+    fn refresh_date(&mut self, now: Nanos) {
+        if now >= self.date_until {
+            self.date = httpdate::fmt_http_date(wall_clock());
+            self.date_until = now + 1_000_000_000;
+        }
+    }
+}
+
+/// Once a second, for the `Date` header alone.
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+fn find(connections: &mut [Option<Box<Connection>>], key: Key) -> Option<&mut Connection> {
+    let connection = connections.get_mut(key.index as usize)?.as_deref_mut()?;
+    (connection.key == key).then_some(connection)
+}
+
+fn touch(connection: &mut Connection, touched: &mut Vec<Key>) {
+    if !connection.touched {
+        connection.touched = true;
+        touched.push(connection.key);
+    }
+}
