@@ -1,0 +1,114 @@
+//! One destination's queue on one exporter core: the door that receivers knock on.
+//!
+//! Never blocks, never drops: an offer is taken or given back, and full means backpressure.
+//! Always: a batch counts as held from a successful offer until its end was handed to its
+//! receiver, wherever it is meanwhile (queue, in flight, waiting for a retry), and a lane never
+//! holds more than `queue.batches_max + queue.consumers`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use atomic_waker::AtomicWaker;
+use crossbeam_queue::ArrayQueue;
+
+use crate::batch::Batch;
+use crate::destination::Queue;
+use crate::stats::LaneStats;
+
+/// One destination's queue and sender on one exporter core.
+pub struct Lane {
+    destination_index: u16,
+    queue: ArrayQueue<Arc<Batch>>,
+    /// Wakes the lane's keeper on the exporter core.
+    waker: AtomicWaker,
+    /// Something happened since the keeper looked.
+    knocked: AtomicBool,
+    /// Set when the sender takes no more: an offer would have nobody to settle it.
+    ended: AtomicBool,
+    stats: LaneStats,
+}
+
+impl Lane {
+    pub fn new(destination_index: u16, queue: &Queue) -> Lane {
+        let capacity = queue.batches_max.max(1) + queue.consumers.max(1);
+        Lane {
+            destination_index,
+            queue: ArrayQueue::new(capacity),
+            waker: AtomicWaker::new(),
+            knocked: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            stats: LaneStats::new(capacity as u64),
+        }
+    }
+
+    /// Never blocks; gives the batch back when the lane is full (that is backpressure) or has
+    /// ended.
+    pub fn offer(&self, batch: Arc<Batch>) -> Result<(), Arc<Batch>> {
+        if !self.stats.reserve() {
+            return Err(batch);
+        }
+        // Reserved first: the sender ends only when nothing is held, so it sees either this
+        // reservation or makes this load true.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.ended.load(Ordering::SeqCst) {
+            self.stats.unreserve();
+            return Err(batch);
+        }
+        self.stats
+            .offered(batch.signal, batch.counts.items, batch.bytes);
+        self.queue
+            .push(batch)
+            .expect("the queue has a slot for each reservation");
+        self.wake();
+        Ok(())
+    }
+
+    /// Whether an offer made now would be taken, other offers aside.
+    pub fn has_room(&self) -> bool {
+        self.stats.held_batches() < self.queue.capacity() as u64
+    }
+
+    pub fn stats(&self) -> &LaneStats {
+        &self.stats
+    }
+
+    /// Index of the destination in the plan.
+    pub fn destination_index(&self) -> u16 {
+        self.destination_index
+    }
+
+    pub(crate) fn pop(&self) -> Option<Arc<Batch>> {
+        self.queue.pop()
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Registers the keeper to be woken by the next offer or stop.
+    pub(crate) fn listen(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Whether anybody knocked since the last call. Call after [`Lane::listen`]: then none is
+    /// missed.
+    pub(crate) fn take_knock(&self) -> bool {
+        self.knocked.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn wake(&self) {
+        self.knocked.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// From here on every offer is given back; those under way still arrive.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// Forgets the keeper, whose executor is about to go.
+    pub(crate) fn forget_waker(&self) {
+        drop(self.waker.take());
+    }
+}

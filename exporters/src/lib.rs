@@ -1,0 +1,24 @@
+//! From batch to destination: OTLP out, file, debug, nop; pools and retry.
+//!
+//! `engine` makes one [`lane::Lane`] per destination and exporter core, offers batches to it and
+//! hears of each batch's end exactly once through [`batch::Returns`]. Nothing here knows how a
+//! batch came about, and nothing here drops one without saying so.
+
+pub mod batch;
+pub mod core;
+pub mod debug;
+pub mod destination;
+pub mod lane;
+pub mod retry;
+pub mod stats;
+pub mod verdict;
+
+mod encode;
+mod file;
+mod held;
+mod identity;
+mod journal;
+mod otlp_grpc;
+mod otlp_http;
+mod sender;
+mod transport;

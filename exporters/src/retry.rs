@@ -1,0 +1,73 @@
+//! When to try again: exponential backoff with full jitter, and the destination's own wish first.
+//!
+//! Sans I/O: the time and the randomness are arguments. Always: a delay that the destination asked
+//! for is waited in full (up to [`DELAY_MAX`]) and the backoff grows from it; with
+//! `max_elapsed_time: None` a batch is never given up.
+
+use std::time::{Duration, Instant};
+
+use crate::destination::Retry;
+
+/// A destination that asks for more than this is not believed: one wrong header would otherwise
+/// park acknowledged data for years.
+pub const DELAY_MAX: Duration = Duration::from_secs(300);
+
+/// Where one batch stands in its retries.
+#[derive(Clone, Debug, Default)]
+pub struct Backoff {
+    first_failure: Option<Instant>,
+    /// The interval that the next wait is drawn from; `None` before the first failure.
+    interval: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Try again after this long.
+    Wait(Duration),
+    /// `max_elapsed_time` would pass first, or retry is switched off.
+    GiveUp,
+}
+
+impl Backoff {
+    /// What follows an attempt that began at `began` and failed at `now`. `delay` is what the
+    /// destination asked for (RetryInfo, Retry-After). `random` is uniform in 0.0..1.0.
+    ///
+    /// Elapsed time is counted from the first attempt's begin (OTLP 1.11 client rules, and the
+    /// Collector's `max_elapsed_time`).
+    pub fn failed(
+        &mut self,
+        policy: &Retry,
+        began: Instant,
+        now: Instant,
+        delay: Option<Duration>,
+        random: f64,
+    ) -> Next {
+        if !policy.enabled {
+            return Next::GiveUp;
+        }
+        let first = *self.first_failure.get_or_insert(began);
+        let current = self
+            .interval
+            .unwrap_or(policy.initial_interval)
+            .min(policy.max_interval);
+        let wait = match delay.map(|delay| delay.min(DELAY_MAX)) {
+            // Asked to stay away: at least that long, and a little spread, so that all who were
+            // told the same do not come back in the same instant.
+            Some(delay) => delay + current.min(delay).mul_f64(0.1 * random),
+            None => current.mul_f64(random),
+        };
+        let grown_from = delay.map_or(current, |delay| current.max(delay.min(DELAY_MAX)));
+        let grown = grown_from.as_secs_f64() * policy.multiplier.max(1.0);
+        self.interval = Some(Duration::from_secs_f64(
+            grown.min(policy.max_interval.as_secs_f64()),
+        ));
+        let elapsed = now.saturating_duration_since(first);
+        match policy.max_elapsed_time {
+            Some(elapsed_max) if elapsed + wait > elapsed_max => Next::GiveUp,
+            _ => Next::Wait(wait),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

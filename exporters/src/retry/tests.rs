@@ -1,0 +1,113 @@
+//! Retry timing, as properties over seeded randomness.
+
+use super::*;
+
+fn policy() -> Retry {
+    Retry {
+        enabled: true,
+        initial_interval: Duration::from_secs(5),
+        multiplier: 1.5,
+        max_interval: Duration::from_secs(30),
+        max_elapsed_time: None,
+    }
+}
+
+fn wait(next: Next) -> Duration {
+    match next {
+        Next::Wait(wait) => wait,
+        Next::GiveUp => panic!("gave up"),
+    }
+}
+
+#[test]
+fn c5_waits_are_drawn_from_zero_to_an_interval_that_grows_to_its_maximum() {
+    let seed = 42;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let now = Instant::now();
+    let intervals = [5.0, 7.5, 11.25, 16.875, 25.3125, 30.0, 30.0];
+    let mut longest = [0.0_f64; 7];
+    for _ in 0..2000 {
+        let mut backoff = Backoff::default();
+        for (step, interval) in intervals.iter().enumerate() {
+            let next = backoff.failed(&policy(), now, now, None, random.f64());
+            let waited = wait(next).as_secs_f64();
+            assert!(
+                waited <= *interval,
+                "seed {seed}: step {step} waited {waited} s"
+            );
+            longest[step] = longest[step].max(waited);
+        }
+    }
+    for (step, interval) in intervals.iter().enumerate() {
+        assert!(
+            longest[step] > 0.95 * interval,
+            "seed {seed}: step {step} has no full jitter"
+        );
+    }
+}
+
+#[test]
+fn c5_the_delay_a_destination_names_is_waited_first_and_then_grown_from() {
+    let now = Instant::now();
+    let mut backoff = Backoff::default();
+    let asked = Duration::from_secs(12);
+    for random in [0.0, 0.999] {
+        let waited = wait(
+            backoff
+                .clone()
+                .failed(&policy(), now, now, Some(asked), random),
+        );
+        assert!(
+            waited >= asked && waited <= asked.mul_f64(1.1),
+            "{waited:?}"
+        );
+    }
+    backoff.failed(&policy(), now, now, Some(asked), 0.0);
+    let grown = wait(backoff.failed(&policy(), now, now, None, 1.0));
+    assert_eq!(grown, Duration::from_secs(18));
+}
+
+#[test]
+fn c5_a_delay_of_years_is_not_believed() {
+    let now = Instant::now();
+    let asked = Some(Duration::from_secs(u64::from(u32::MAX)));
+    let waited = wait(Backoff::default().failed(&policy(), now, now, asked, 1.0));
+    assert!(waited <= DELAY_MAX.mul_f64(1.1), "{waited:?}");
+}
+
+#[test]
+fn c5_without_a_limit_a_batch_is_never_given_up() {
+    let began = Instant::now();
+    let mut backoff = Backoff::default();
+    for day in 0..1000 {
+        let now = began + Duration::from_secs(day * 86_400);
+        assert!(wait(backoff.failed(&policy(), began, now, None, 0.5)) <= policy().max_interval);
+    }
+}
+
+#[test]
+fn c5_a_batch_is_given_up_before_a_wait_would_pass_the_limit() {
+    let limit = Duration::from_secs(300);
+    let policy = Retry {
+        max_elapsed_time: Some(limit),
+        ..policy()
+    };
+    let began = Instant::now();
+    let mut backoff = Backoff::default();
+    let fits = backoff.failed(&policy, began, began + Duration::from_secs(299), None, 0.1);
+    assert_eq!(fits, Next::Wait(Duration::from_millis(500)));
+    let late = began + Duration::from_secs(299);
+    assert_eq!(
+        backoff.failed(&policy, began, late, None, 0.9),
+        Next::GiveUp
+    );
+    let switched_off = Retry {
+        enabled: false,
+        ..policy
+    };
+    let now = Instant::now();
+    assert_eq!(
+        Backoff::default().failed(&switched_off, now, now, None, 0.0),
+        Next::GiveUp
+    );
+}

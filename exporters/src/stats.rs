@@ -1,0 +1,180 @@
+//! What a lane counts: numbers that any thread may read at any time.
+//!
+//! Never locks. Every counter is relaxed but the number of held batches, which hands queue slots
+//! from the sender back to the door. What receivers write and
+//! what the exporter core writes lie on cache lines of their own, so that neither slows the other.
+//! At rest (nothing held) `offered_items` equals `delivered_items` plus all `dropped_items`.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use forebay_codec::signal::Signal;
+
+use crate::batch::DropReason;
+use crate::verdict::FailureKind;
+
+const SIGNALS: usize = Signal::ALL.len();
+const REASONS: usize = DropReason::ALL.len();
+const FAILURES: usize = FailureKind::ALL.len();
+
+/// The counters of one lane.
+pub struct LaneStats {
+    queue_capacity: u64,
+    door: OwnLine<Door>,
+    sender: OwnLine<Sender>,
+}
+
+/// All counters of a lane, read one after another (so not at one instant).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Items of all batches that the lane took.
+    pub offered_items: u64,
+    pub delivered_items: u64,
+    pub delivered_batches: u64,
+    /// By [`DropReason::index`].
+    pub dropped_items: [u64; REASONS],
+    /// By [`Signal::index`].
+    pub offered_items_by_signal: [u64; SIGNALS],
+    /// By [`Signal::index`].
+    pub delivered_items_by_signal: [u64; SIGNALS],
+    /// By [`DropReason::index`], then by [`Signal::index`].
+    pub dropped_items_by_signal: [[u64; SIGNALS]; REASONS],
+    /// Batches the lane holds: waiting, in flight, waiting for a retry or to be settled.
+    pub queue_batches: u64,
+    /// Request bytes of those batches.
+    pub queue_bytes: u64,
+    /// Batches the lane may hold; at this many it takes no more.
+    pub queue_capacity: u64,
+    pub in_flight_requests: u64,
+    /// Batches that wait for their next attempt.
+    pub retries_waiting: u64,
+    pub attempts: u64,
+    /// By [`FailureKind::index`].
+    pub failed_attempts: [u64; FAILURES],
+    /// Message bytes handed to the transport, after compression, attempts that failed included.
+    pub sent_bytes: u64,
+}
+
+impl LaneStats {
+    pub fn snapshot(&self) -> Snapshot {
+        let (door, sender) = (&self.door.0, &self.sender.0);
+        let offered_items_by_signal = load(&door.offered_items);
+        let delivered_items_by_signal = load(&sender.delivered_items);
+        let dropped_items_by_signal: [[u64; SIGNALS]; REASONS] =
+            std::array::from_fn(|reason| load(&sender.dropped_items[reason]));
+        Snapshot {
+            offered_items: offered_items_by_signal.iter().sum(),
+            delivered_items: delivered_items_by_signal.iter().sum(),
+            delivered_batches: sender.delivered_batches.load(Relaxed),
+            dropped_items: dropped_items_by_signal.map(|items| items.iter().sum()),
+            offered_items_by_signal,
+            delivered_items_by_signal,
+            dropped_items_by_signal,
+            queue_batches: door.held_batches.load(Relaxed),
+            queue_bytes: door.held_bytes.load(Relaxed),
+            queue_capacity: self.queue_capacity,
+            in_flight_requests: sender.in_flight_requests.load(Relaxed),
+            retries_waiting: sender.retries_waiting.load(Relaxed),
+            attempts: sender.attempts.load(Relaxed),
+            failed_attempts: load(&sender.failed_attempts),
+            sent_bytes: sender.sent_bytes.load(Relaxed),
+        }
+    }
+
+    pub(crate) fn new(queue_capacity: u64) -> LaneStats {
+        LaneStats {
+            queue_capacity,
+            door: OwnLine(Door::default()),
+            sender: OwnLine(Sender::default()),
+        }
+    }
+
+    /// Takes room for one batch. False: the lane holds as many as it may.
+    pub(crate) fn reserve(&self) -> bool {
+        let held = &self.door.0.held_batches;
+        if held.fetch_add(1, Acquire) < self.queue_capacity {
+            return true;
+        }
+        held.fetch_sub(1, Relaxed);
+        false
+    }
+
+    pub(crate) fn unreserve(&self) {
+        self.door.0.held_batches.fetch_sub(1, Release);
+    }
+
+    pub(crate) fn held_batches(&self) -> u64 {
+        self.door.0.held_batches.load(Relaxed)
+    }
+
+    pub(crate) fn offered(&self, signal: Signal, items: u64, bytes: u64) {
+        self.door.0.offered_items[signal.index()].fetch_add(items, Relaxed);
+        self.door.0.held_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn bytes_released(&self, bytes: u64) {
+        self.door.0.held_bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    pub(crate) fn delivered(&self, signal: Signal, items: u64) {
+        self.sender.0.delivered_items[signal.index()].fetch_add(items, Relaxed);
+    }
+
+    pub(crate) fn delivered_batch(&self) {
+        self.sender.0.delivered_batches.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn dropped(&self, reason: DropReason, signal: Signal, items: u64) {
+        self.sender.0.dropped_items[reason.index()][signal.index()].fetch_add(items, Relaxed);
+    }
+
+    pub(crate) fn attempt_began(&self) {
+        self.sender.0.attempts.fetch_add(1, Relaxed);
+        self.sender.0.in_flight_requests.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn attempt_ended(&self) {
+        self.sender.0.in_flight_requests.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn failed(&self, kind: FailureKind) {
+        self.sender.0.failed_attempts[kind.index()].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.sender.0.sent_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn retries_waiting(&self, batches: u64) {
+        self.sender.0.retries_waiting.store(batches, Relaxed);
+    }
+}
+
+/// Two lines, since processors fetch them in pairs.
+#[repr(align(128))]
+struct OwnLine<T>(T);
+
+/// Written by receivers (and by the sender when it lets go of a batch).
+#[derive(Default)]
+struct Door {
+    held_batches: AtomicU64,
+    held_bytes: AtomicU64,
+    offered_items: [AtomicU64; SIGNALS],
+}
+
+/// Written by the exporter core alone.
+#[derive(Default)]
+struct Sender {
+    delivered_items: [AtomicU64; SIGNALS],
+    delivered_batches: AtomicU64,
+    dropped_items: [[AtomicU64; SIGNALS]; REASONS],
+    in_flight_requests: AtomicU64,
+    retries_waiting: AtomicU64,
+    attempts: AtomicU64,
+    failed_attempts: [AtomicU64; FAILURES],
+    sent_bytes: AtomicU64,
+}
+
+fn load<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
+    std::array::from_fn(|i| counters[i].load(Relaxed))
+}
