@@ -1,0 +1,214 @@
+//! Who waits for which batch: tickets for requests whose answer is due when their items arrived.
+//!
+//! A request may have parts in several batches (it was split, or several pipelines take it). Its
+//! ticket is answered when the last part has ended, with the worst of what the parts met; or when
+//! it has waited for `engine.acks.timeout`, as retryable, while its parts go on.
+
+use std::collections::VecDeque;
+
+use forebay_exporters::batch::{DropReason, Outcome};
+use forebay_net::request::{Nanos, RequestId};
+
+/// A ticket, until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TicketId {
+    index: u32,
+    generation: u32,
+}
+
+/// What is known of a request that waits.
+#[derive(Debug)]
+pub struct Ticket {
+    pub request: RequestId,
+    /// What the answer has to look like: `ingest::route::Route`.
+    pub tag: u32,
+    parts: u32,
+    pub verdict: Verdict,
+}
+
+/// The worst that happened to any part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Items that destinations rejected by partial success, where it is known that they were
+    /// this request's.
+    pub rejected_items: u64,
+    /// A remark for the client: rejections that can't be told apart by request.
+    pub remark: Option<String>,
+    pub failure: Option<Failure>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The destination's gRPC code, if it gave one.
+    pub code: Option<u32>,
+    pub message: String,
+    /// Whether the client should send it again.
+    pub retryable: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Tickets {
+    slots: Vec<(u32, Option<Ticket>)>,
+    free: Vec<u32>,
+    /// In the order of their deadlines, since all wait equally long.
+    deadlines: VecDeque<(Nanos, TicketId)>,
+    open: usize,
+}
+
+impl Tickets {
+    pub fn open(&mut self, request: RequestId, tag: u32, deadline: Nanos) -> TicketId {
+        let ticket = Ticket { request, tag, parts: 0, verdict: Verdict::default() };
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.slots.push((0, None));
+                self.slots.len() as u32 - 1
+            }
+        };
+        let slot = &mut self.slots[index as usize];
+        slot.1 = Some(ticket);
+        self.open += 1;
+        let id = TicketId { index, generation: slot.0 };
+        self.deadlines.push_back((deadline, id));
+        id
+    }
+
+    /// The request has a part in one more batch.
+    pub fn add_part(&mut self, id: TicketId) {
+        if let Some(ticket) = self.find(id) {
+            ticket.parts += 1;
+        }
+    }
+
+    /// A part has ended; the ticket, if it was the last.
+    pub fn end_part(&mut self, id: TicketId, verdict: &Verdict) -> Option<Ticket> {
+        let ticket = self.find(id)?;
+        ticket.parts -= 1;
+        ticket.verdict.merge(verdict);
+        (ticket.parts == 0).then(|| self.take(id))
+    }
+
+    /// The next ticket that has waited too long.
+    pub fn poll_late(&mut self, now: Nanos) -> Option<Ticket> {
+        while let Some((deadline, id)) = self.deadlines.front().copied() {
+            let is_open = self.find(id).is_some();
+            if is_open && deadline > now {
+                return None;
+            }
+            self.deadlines.pop_front();
+            if is_open {
+                return Some(self.take(id));
+            }
+        }
+        None
+    }
+
+    /// When [`Tickets::poll_late`] has something to say, at the latest.
+    pub fn deadline(&self) -> Option<Nanos> {
+        self.deadlines.front().map(|(deadline, _)| *deadline)
+    }
+
+    pub fn count(&self) -> usize {
+        self.open
+    }
+
+    fn find(&mut self, id: TicketId) -> Option<&mut Ticket> {
+        let (generation, ticket) = self.slots.get_mut(id.index as usize)?;
+        ticket.as_mut().filter(|_| *generation == id.generation)
+    }
+
+    fn take(&mut self, id: TicketId) -> Ticket {
+        let slot = &mut self.slots[id.index as usize];
+        slot.0 = slot.0.wrapping_add(1);
+        self.free.push(id.index);
+        self.open -= 1;
+        slot.1.take().expect("an open ticket")
+    }
+}
+
+impl Verdict {
+    fn merge(&mut self, other: &Verdict) {
+        self.rejected_items += other.rejected_items;
+        if self.remark.is_none() {
+            self.remark.clone_from(&other.remark);
+        }
+        // A permanent failure is worse than one that may be tried again.
+        match (&self.failure, &other.failure) {
+            (Some(mine), Some(theirs)) if mine.retryable && !theirs.retryable => {
+                self.failure.clone_from(&other.failure);
+            }
+            (None, Some(_)) => self.failure.clone_from(&other.failure),
+            _ => {}
+        }
+    }
+
+    /// Adds what one destination said of a batch. `alone`: the batch is this one request.
+    pub fn add(&mut self, destination: &str, outcome: &Outcome, batch_items: u64, alone: bool) {
+        match outcome {
+            Outcome::Delivered { rejected_items: 0 } => {}
+            Outcome::Delivered { rejected_items } if alone => {
+                self.rejected_items = self.rejected_items.max(*rejected_items);
+                self.remark = Some(format!("{destination} rejected {rejected_items} items"));
+            }
+            Outcome::Delivered { rejected_items } => {
+                self.remark = Some(format!(
+                    "{destination} rejected {rejected_items} of the {batch_items} items of the \
+                     batch that this request travelled in"
+                ));
+            }
+            Outcome::Dropped { reason, code, message } => {
+                let retryable =
+                    matches!(reason, DropReason::Shutdown | DropReason::RetriesExhausted);
+                let failure = Failure {
+                    code: *code,
+                    message: format!("{destination}: {message}"),
+                    retryable,
+                };
+                self.merge(&Verdict { failure: Some(failure), ..Verdict::default() });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_net::ring::Key;
+
+    use super::*;
+
+    fn request(stream: u32) -> RequestId {
+        RequestId { key: Key { index: 0, generation: 0 }, stream }
+    }
+
+    #[test]
+    fn a_ticket_is_answered_with_its_last_part_and_the_worst_verdict() {
+        let mut tickets = Tickets::default();
+        let id = tickets.open(request(1), 7, 100);
+        tickets.add_part(id);
+        tickets.add_part(id);
+        let mut bad = Verdict::default();
+        let dropped = |reason| Outcome::Dropped { reason, code: Some(3), message: "no".into() };
+        bad.add("otlp_grpc", &dropped(DropReason::Shutdown), 10, true);
+        bad.add("otlp_http", &dropped(DropReason::Refused), 10, true);
+        assert!(tickets.end_part(id, &bad).is_none());
+        let ticket = tickets.end_part(id, &Verdict::default()).unwrap();
+        let failure = ticket.verdict.failure.unwrap();
+        assert!(!failure.retryable, "the permanent refusal wins");
+        assert_eq!(failure.message, "otlp_http: no");
+        assert_eq!(tickets.count(), 0);
+    }
+
+    #[test]
+    fn a_late_ticket_is_answered_once_and_its_parts_end_unheard() {
+        let mut tickets = Tickets::default();
+        let id = tickets.open(request(1), 0, 100);
+        tickets.add_part(id);
+        assert!(tickets.poll_late(99).is_none());
+        assert_eq!(tickets.poll_late(100).unwrap().request, request(1));
+        assert!(tickets.poll_late(100).is_none());
+        let again = tickets.open(request(2), 0, 200);
+        tickets.add_part(again);
+        assert!(tickets.end_part(id, &Verdict::default()).is_none(), "an old id is nobody's");
+        assert_eq!(tickets.end_part(again, &Verdict::default()).unwrap().request, request(2));
+    }
+}

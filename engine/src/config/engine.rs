@@ -1,0 +1,353 @@
+//! `engine`: what the Collector has no words for. Cores, the ring, limits, memory, acks.
+
+use std::collections::BTreeMap;
+
+use forebay_tuning::cores::Placement;
+use forebay_tuning::cpulist;
+
+use super::keys::{Table, block, value};
+use super::plan::{Ack, Engine, Limits, Ring, Rung};
+use super::problem::{Place, Problem};
+use super::section::Section;
+use super::tree::{Node, Value};
+use super::values;
+
+pub(crate) const ENGINE: Table = Table {
+    path: "engine",
+    keys: &[
+        value(
+            "cores",
+            "auto, or a block",
+            "auto",
+            "Which cores do what. `auto` looks at the \
+            host: its CPUs, quota and caches.",
+        ),
+        block("limits", "What clients may ask for."),
+        block("memory", "How much is held."),
+        block("acks", "What an OK means."),
+        block("ring", "The io_uring of each receiver core."),
+        value("drain_timeout", "duration", "10s", "From SIGTERM to exit."),
+    ],
+};
+
+pub(crate) const CORES: Table = Table {
+    path: "engine.cores",
+    keys: &[
+        value(
+            "receivers",
+            "CPU list",
+            "",
+            "Required: `0-3,8`, or a YAML list. One receiver \
+            thread each.",
+        ),
+        value(
+            "exporters",
+            "CPU list",
+            "",
+            "One exporter thread each. None: the receivers' cores, \
+            shared.",
+        ),
+        value(
+            "control",
+            "CPU",
+            "",
+            "For the control thread. None: it is not pinned.",
+        ),
+    ],
+};
+
+pub(crate) const RING: Table = Table {
+    path: "engine.ring",
+    keys: &[
+        value(
+            "entries",
+            "entries",
+            "1024",
+            "Submission entries, a power of two.",
+        ),
+        value(
+            "buffers",
+            "buffers",
+            "512",
+            "Provided buffers per receiver core, a power of two.",
+        ),
+        value("buffer_bytes", "size", "8KiB", "Of one provided buffer."),
+        value(
+            "rung",
+            "auto, multishot or oneshot",
+            "auto",
+            "The newest kernel features to try; \
+            `auto` finds out.",
+        ),
+    ],
+};
+
+pub(crate) const LIMITS: Table = Table {
+    path: "engine.limits",
+    keys: &[
+        value(
+            "header_bytes_max",
+            "size",
+            "16KiB",
+            "The header section of one request.",
+        ),
+        value(
+            "connections_max",
+            "connections",
+            "65536",
+            "Open at once, per receiver core.",
+        ),
+        value(
+            "connection_requests_max",
+            "requests",
+            "256",
+            "In flight on one connection (HTTP/2 \
+            streams).",
+        ),
+        value(
+            "requests_max",
+            "requests",
+            "65536",
+            "In flight, per receiver core.",
+        ),
+        value(
+            "batch_bytes_max",
+            "size",
+            "4000000",
+            "Batches are split to stay below, unless one \
+            item alone is larger. The default fits the 4 MiB that a Collector takes over gRPC.",
+        ),
+        value(
+            "header_timeout",
+            "duration",
+            "10s",
+            "For the complete header of a request.",
+        ),
+        value(
+            "body_timeout",
+            "duration",
+            "30s",
+            "Between two arrivals of body bytes.",
+        ),
+        value(
+            "idle_timeout",
+            "duration",
+            "15m",
+            "Connections without any request are closed. 0: \
+            never.",
+        ),
+        value(
+            "write_timeout",
+            "duration",
+            "30s",
+            "A client that does not read its answers is cut \
+            off.",
+        ),
+    ],
+};
+
+pub(crate) const MEMORY: Table = Table {
+    path: "engine.memory",
+    keys: &[value(
+        "budget_bytes",
+        "size",
+        "128MiB",
+        "Request bytes held per receiver core, from \
+        the first byte of a body until its batch has ended at the last destination. Full: \
+        clients are asked to come back.",
+    )],
+};
+
+pub(crate) const ACKS: Table = Table {
+    path: "engine.acks",
+    keys: &[
+        value(
+            "default",
+            "accepted or delivered",
+            "accepted",
+            "`accepted`: checked and queued. \
+            `delivered`: each destination of the pipeline said OK.",
+        ),
+        value(
+            "timeout",
+            "duration",
+            "30s",
+            "A `delivered` answer that takes longer is a retryable \
+            error; the batch goes on.",
+        ),
+        block("pipelines", "By pipeline: `traces/critical: delivered`."),
+    ],
+};
+
+const ACK_WORDS: &[(&str, Ack)] = &[("accepted", Ack::Accepted), ("delivered", Ack::Delivered)];
+
+/// The block, and those of its values that go to the pipelines.
+pub(crate) struct Read {
+    pub(crate) engine: Engine,
+    pub(crate) budget_place: Place,
+    pub(crate) batch_bytes_max: u64,
+    pub(crate) acks: Acks,
+}
+
+pub(crate) struct Acks {
+    /// `None`: not written, so that other keys may decide.
+    pub(crate) default: Option<Ack>,
+    pub(crate) pipelines: BTreeMap<String, (Ack, Place)>,
+}
+
+pub(crate) fn read(section: &Section<'_>) -> Read {
+    let limits = section.block("limits", &LIMITS);
+    let memory = section.block("memory", &MEMORY);
+    let acks = section.block("acks", &ACKS);
+    Read {
+        engine: Engine {
+            cores: cores(section),
+            ring: ring(&section.block("ring", &RING)),
+            limits: self::limits(&limits),
+            memory_budget_bytes: bytes(&memory, "budget_bytes", 1 << 20, 1 << 44),
+            ack_timeout: acks.duration_above_zero("timeout"),
+            drain_timeout: section.duration("drain_timeout"),
+        },
+        budget_place: memory.place_of("budget_bytes").clone(),
+        batch_bytes_max: limits.size("batch_bytes_max", 1 << 10..=1 << 30),
+        acks: Acks {
+            default: acks
+                .given("default")
+                .and_then(|_| acks.read("default", values::choice(ACK_WORDS))),
+            pipelines: ack_pipelines(&acks),
+        },
+    }
+}
+
+fn cores(section: &Section<'_>) -> Placement {
+    let Some(node) = section.given("cores") else {
+        return Placement::Auto;
+    };
+    match &node.value {
+        Value::Scalar { text, .. } if text == "auto" => return Placement::Auto,
+        Value::Map(_) => {}
+        _ => {
+            section.fault(
+                "cores",
+                "must be auto, or a block with receivers and exporters",
+            );
+            return Placement::Auto;
+        }
+    }
+    let cores = section.block("cores", &CORES);
+    let receivers = cpus(&cores, "receivers");
+    if receivers.is_empty() && cores.given("receivers").is_none() {
+        cores.fault("receivers", "is missing: name at least one core");
+    }
+    let exporters = match cores.given("exporters") {
+        Some(_) => cpus(&cores, "exporters"),
+        None => receivers.clone(),
+    };
+    let control = cores.read("control", |text| {
+        cpulist::parse(text).and_then(|cpus| match cpus.as_slice() {
+            [cpu] => Ok(*cpu),
+            _ => Err("must be one CPU".to_owned()),
+        })
+    });
+    Placement::Explicit {
+        receivers,
+        exporters,
+        control,
+    }
+}
+
+/// A CPU list in either form; what is faulty is reported and yields no CPUs.
+fn cpus(section: &Section<'_>, name: &str) -> Vec<usize> {
+    let text = match section.given(name).map(|node| &node.value) {
+        Some(Value::Scalar { text, .. }) => text.clone(),
+        Some(Value::List(items)) => items.iter().map(scalar).collect::<Vec<_>>().join(","),
+        Some(_) => {
+            section.fault(name, "must be a CPU list such as \"0-3,8\" or [0, 1]");
+            return Vec::new();
+        }
+        None => return Vec::new(),
+    };
+    match cpulist::parse(&text) {
+        Ok(cpus) if cpus.is_empty() => {
+            section.fault(name, "is empty: name at least one core");
+            Vec::new()
+        }
+        Ok(cpus) => cpus,
+        Err(fault) => {
+            section.fault(name, &format!("is no CPU list such as \"0-3,8\": {fault}"));
+            Vec::new()
+        }
+    }
+}
+
+/// What is no scalar becomes a text that is no CPU.
+fn scalar(node: &Node) -> String {
+    match &node.value {
+        Value::Scalar { text, .. } => text.clone(),
+        _ => node.form().to_owned(),
+    }
+}
+
+fn ring(section: &Section<'_>) -> Ring {
+    const RUNGS: &[(&str, Rung)] = &[
+        ("auto", Rung::Auto),
+        ("multishot", Rung::Multishot),
+        ("oneshot", Rung::Oneshot),
+    ];
+    let power = |name: &'static str, min: u64, max: u64| {
+        section.value(name, |text| match values::count(text)? {
+            count if count.is_power_of_two() && (min..=max).contains(&count) => Ok(count),
+            count => Err(format!(
+                "must be a power of two from {min} to {max}; this is {count}"
+            )),
+        })
+    };
+    Ring {
+        entries: u32::try_from(power("entries", 16, 32_768)).expect("the range is small"),
+        buffers: u16::try_from(power("buffers", 16, 32_768)).expect("the range is small"),
+        buffer_bytes: u32::try_from(section.size("buffer_bytes", 512..=1 << 20))
+            .expect("the range is small"),
+        rung: section.value("rung", values::choice(RUNGS)),
+    }
+}
+
+fn limits(section: &Section<'_>) -> Limits {
+    let count =
+        |name| usize::try_from(section.count(name, 1..=1 << 24)).expect("the range is small");
+    Limits {
+        header_bytes_max: bytes(section, "header_bytes_max", 1 << 10, 1 << 24),
+        connections_max: count("connections_max"),
+        connection_requests_max: count("connection_requests_max"),
+        requests_max: count("requests_max"),
+        header_timeout: section.duration_above_zero("header_timeout"),
+        body_timeout: section.duration_above_zero("body_timeout"),
+        idle_timeout: section.duration("idle_timeout"),
+        write_timeout: section.duration_above_zero("write_timeout"),
+    }
+}
+
+fn bytes(section: &Section<'_>, name: &str, min: u64, max: u64) -> usize {
+    usize::try_from(section.size(name, min..=max)).expect("the range fits 64-bit machines")
+}
+
+fn ack_pipelines(section: &Section<'_>) -> BTreeMap<String, (Ack, Place)> {
+    let mut acks = BTreeMap::new();
+    for component in section.components("pipelines") {
+        let read = match &component.node.value {
+            Value::Scalar { text, .. } => values::choice(ACK_WORDS)(text),
+            _ => Err("must be accepted or delivered".to_owned()),
+        };
+        match read {
+            Ok(ack) => {
+                acks.insert(component.id.to_owned(), (ack, component.place.clone()));
+            }
+            Err(fault) => {
+                let what = format!("engine.acks.pipelines.{} {fault}", component.id);
+                section
+                    .report
+                    .add(Problem::error(&component.node.place, what));
+            }
+        }
+    }
+    acks
+}

@@ -1,0 +1,116 @@
+//! `exporters`: the destinations and how each is reached.
+
+pub(crate) mod delivery;
+pub(crate) mod headers;
+pub(crate) mod local;
+pub(crate) mod otlp;
+
+use forebay_codec::signal::Signal;
+use forebay_exporters::destination::{Destination, Kind, Queue, Retry};
+
+use super::problem::{Place, Problem, Report};
+use super::section::{Component, Section};
+use delivery::BatchWish;
+
+pub(crate) const KINDS: [&str; 5] = ["otlp_grpc", "otlp_http", "file", "debug", "nop"];
+
+/// The same with the Collector's old names, for suggestions.
+const KINDS_AND_ALIASES: [&str; 7] = [
+    "otlp_grpc",
+    "otlp_http",
+    "otlp",
+    "otlphttp",
+    "file",
+    "debug",
+    "nop",
+];
+
+/// A destination, and what its pipelines must know of it.
+pub(crate) struct Exporter {
+    pub(crate) place: Place,
+    pub(crate) destination: Destination,
+    /// Only exporters over the network have a say in batching and acks.
+    pub(crate) remote: Option<Remote>,
+}
+
+pub(crate) struct Remote {
+    pub(crate) batch: Option<BatchWish>,
+    pub(crate) waits_for_result: bool,
+    pub(crate) waits_place: Place,
+    /// Signals for which no URL is given.
+    pub(crate) signals_missing: Vec<Signal>,
+}
+
+pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Exporter> {
+    let mut exporters = Vec::new();
+    for component in components {
+        let open = |table| {
+            Section::open(
+                component.node,
+                component.place,
+                component.path.as_str(),
+                table,
+                report,
+            )
+        };
+        let made = match component.kind {
+            "otlp_grpc" | "otlp" => otlp::grpc(&open(&otlp::GRPC)),
+            "otlp_http" | "otlphttp" => otlp::http(&open(&otlp::HTTP)),
+            "file" => local::file(&open(&local::FILE)),
+            "debug" => local::debug(&open(&local::DEBUG)),
+            "nop" => {
+                open(&local::NOP);
+                Some(Made::local(Kind::Nop, delivery::queue_default()))
+            }
+            _ => {
+                report.add(unknown(component));
+                continue;
+            }
+        };
+        // What could not be made stands in as a nop: its problem is reported, and pipelines that
+        // name it must not be reported, too.
+        let made = made.unwrap_or(Made::local(Kind::Nop, delivery::queue_default()));
+        exporters.push(Exporter {
+            place: component.place.clone(),
+            destination: Destination {
+                name: component.id.to_owned(),
+                kind: made.kind,
+                queue: made.queue,
+                retry: made.retry,
+            },
+            remote: made.remote,
+        });
+    }
+    exporters
+}
+
+/// What the reader of one kind makes.
+pub(crate) struct Made {
+    pub(crate) kind: Kind,
+    pub(crate) queue: Queue,
+    pub(crate) retry: Retry,
+    pub(crate) remote: Option<Remote>,
+}
+
+impl Made {
+    pub(crate) fn local(kind: Kind, queue: Queue) -> Made {
+        Made {
+            kind,
+            queue,
+            retry: delivery::retry_default(),
+            remote: None,
+        }
+    }
+}
+
+fn unknown(component: &Component<'_>) -> Problem {
+    let problem = component.unknown("exporter", &KINDS_AND_ALIASES);
+    match component.kind {
+        "load_balancing" | "loadbalancing" => problem.hint(
+            "balancing by key is not supported yet: use otlp_grpc with one address in front of \
+             the fleet, or a load_balancing Collector behind forebay",
+        ),
+        "logging" => problem.hint("the Collector replaced it by \"debug\"; use that"),
+        _ => problem,
+    }
+}

@@ -1,0 +1,515 @@
+//! `otlp_grpc` and `otlp_http`: OTLP to the next hop, in cleartext for now.
+
+use std::time::Duration;
+
+use forebay_codec::signal::Signal;
+use forebay_exporters::destination::{
+    Algorithm, Compression, Encoding, Keepalive, Kind, OtlpGrpc, OtlpHttp,
+};
+use http::header::HeaderValue;
+use http::uri::{Authority, Uri};
+
+use super::{Made, Remote, delivery, headers};
+use crate::config::keys::{Table, block, ignored, only, refused, value};
+use crate::config::section::Section;
+use crate::config::values;
+
+const NO_TLS: &str = "TLS to destinations is not supported yet: end it in a proxy beside forebay";
+const NO_AUTH: &str = "authenticators are not supported: set headers.authorization";
+const OWN_BUFFERS: &str = "batches are written as they are, without copies into a buffer";
+const ONE_NAME: &str = "forebay does not balance between the addresses of a name yet";
+
+pub(crate) const GRPC: Table = Table {
+    path: "exporters.otlp_grpc[/name]",
+    keys: &[
+        value(
+            "endpoint",
+            "host:port or http://host:port",
+            "",
+            "Required. Without a scheme set \
+            `tls.insecure: true`, as for the Collector.",
+        ),
+        block("tls", "Only `insecure`."),
+        value(
+            "compression",
+            "gzip, zstd, snappy or none",
+            "gzip",
+            "Of each message.",
+        ),
+        value("timeout", "duration", "5s", "For one attempt."),
+        value(
+            "headers",
+            "map of texts",
+            "{}",
+            "Sent with each request; never shown or logged.",
+        ),
+        value(
+            "authority",
+            "host:port",
+            "",
+            "Sent as `:authority`. None: the endpoint's.",
+        ),
+        value(
+            "user_agent",
+            "text",
+            "",
+            "None: forebay's name and version.",
+        ),
+        block("keepalive", "HTTP/2 pings; absent: none."),
+        block("retry_on_failure", "When and how long to try again."),
+        block("sending_queue", "What may wait, and batching."),
+        value(
+            "connections",
+            "connections",
+            "1",
+            "forebay's own: HTTP/2 connections per exporter \
+            core.",
+        ),
+        value(
+            "request_bytes_max",
+            "size",
+            "64MiB",
+            "forebay's own: larger requests are never \
+            sent. Before compression; OTLP's limit for clients.",
+        ),
+        ignored("balancer_name", ONE_NAME),
+        ignored(
+            "wait_for_ready",
+            "a batch always waits in its queue for a connection",
+        ),
+        ignored("read_buffer_size", OWN_BUFFERS),
+        ignored("write_buffer_size", OWN_BUFFERS),
+        refused("auth", NO_AUTH),
+        refused("middlewares", "remove it"),
+    ],
+};
+
+pub(crate) const KEEPALIVE: Table = Table {
+    path: "exporters.otlp_grpc[/name].keepalive",
+    keys: &[
+        value(
+            "time",
+            "duration",
+            "",
+            "Ping after this long without a frame. None: no pings.",
+        ),
+        value(
+            "timeout",
+            "duration",
+            "20s",
+            "No answer within this: the connection is closed.",
+        ),
+        value(
+            "permit_without_stream",
+            "true or false",
+            "false",
+            "Ping idle connections, too.",
+        ),
+    ],
+};
+
+pub(crate) const HTTP: Table = Table {
+    path: "exporters.otlp_http[/name]",
+    keys: &[
+        value(
+            "endpoint",
+            "http://host[:port][/path]",
+            "",
+            "Required, unless each signal in use \
+            has its own. `/v1/traces` and so on is added.",
+        ),
+        value(
+            "traces_endpoint",
+            "URL",
+            "",
+            "For traces, as it is; the same for the others.",
+        ),
+        value("metrics_endpoint", "URL", "", "For metrics."),
+        value("logs_endpoint", "URL", "", "For logs."),
+        value("profiles_endpoint", "URL", "", "For profiles."),
+        block("tls", "Only `insecure`, which the scheme says already."),
+        value("encoding", "proto or json", "proto", "Of each request."),
+        value(
+            "compression",
+            "gzip, zstd, snappy, zlib, deflate, lz4 or none",
+            "gzip",
+            "Of each \
+            body.",
+        ),
+        block("compression_params", "The algorithm's level."),
+        value("timeout", "duration", "30s", "For one attempt."),
+        value(
+            "headers",
+            "map of texts",
+            "{}",
+            "Sent with each request; never shown or logged.",
+        ),
+        value(
+            "user_agent",
+            "text",
+            "",
+            "forebay's own. None: forebay's name and version.",
+        ),
+        value(
+            "max_conns_per_host",
+            "connections",
+            "0",
+            "Per exporter core. 0: 8. (Collector: \
+            0, no limit)",
+        ),
+        value(
+            "idle_conn_timeout",
+            "duration",
+            "90s",
+            "Idle connections are closed after this.",
+        ),
+        block("retry_on_failure", "When and how long to try again."),
+        block("sending_queue", "What may wait, and batching."),
+        value(
+            "request_bytes_max",
+            "size",
+            "64MiB",
+            "forebay's own: larger requests are never \
+            sent. Before compression; OTLP's limit for clients.",
+        ),
+        only(
+            "disable_keep_alives",
+            "false",
+            "connections are kept: remove it",
+        ),
+        ignored(
+            "max_idle_conns",
+            "idle connections count towards max_conns_per_host",
+        ),
+        ignored(
+            "max_idle_conns_per_host",
+            "idle connections count towards max_conns_per_host",
+        ),
+        ignored(
+            "force_attempt_http2",
+            "in cleartext HTTP/1.1 is what every receiver speaks",
+        ),
+        ignored("http2_read_idle_timeout", "HTTP/1.1 is spoken"),
+        ignored("http2_ping_timeout", "HTTP/1.1 is spoken"),
+        ignored("read_buffer_size", OWN_BUFFERS),
+        ignored("write_buffer_size", OWN_BUFFERS),
+        refused("auth", NO_AUTH),
+        refused(
+            "proxy_url",
+            "proxies are not supported yet: remove it, or make the proxy the \
+            endpoint",
+        ),
+        refused("cookies", "remove it"),
+        refused("middlewares", "remove it"),
+    ],
+};
+
+pub(crate) const COMPRESSION_PARAMS: Table = Table {
+    path: "exporters.otlp_http[/name].compression_params",
+    keys: &[value(
+        "level",
+        "level",
+        "",
+        "gzip, zlib, deflate: -1 to 9; zstd: 1 to 22. None, or \
+        -1, is the algorithm's default.",
+    )],
+};
+
+pub(crate) const TLS: Table = Table {
+    path: "exporters.<otlp_grpc|otlp_http>[/name].tls",
+    keys: &[
+        value(
+            "insecure",
+            "true or false",
+            "false",
+            "true: cleartext, the only way for now.",
+        ),
+        ignored(
+            "insecure_skip_verify",
+            "in cleartext there is nothing to verify",
+        ),
+        refused("ca_file", NO_TLS),
+        refused("ca_pem", NO_TLS),
+        refused("cert_file", NO_TLS),
+        refused("cert_pem", NO_TLS),
+        refused("key_file", NO_TLS),
+        refused("key_pem", NO_TLS),
+        refused("include_system_ca_certs_pool", NO_TLS),
+        refused("server_name_override", NO_TLS),
+        refused("min_version", NO_TLS),
+        refused("max_version", NO_TLS),
+        refused("cipher_suites", NO_TLS),
+        refused("curve_preferences", NO_TLS),
+        refused("reload_interval", NO_TLS),
+        refused("tpm", NO_TLS),
+    ],
+};
+
+const GRPC_ALGORITHMS: &[(&str, Algorithm)] = &[
+    ("gzip", Algorithm::Gzip),
+    ("zstd", Algorithm::Zstd),
+    ("snappy", Algorithm::Snappy),
+    ("none", Algorithm::None),
+    ("", Algorithm::None),
+];
+
+const HTTP_ALGORITHMS: &[(&str, Algorithm)] = &[
+    ("gzip", Algorithm::Gzip),
+    ("zstd", Algorithm::Zstd),
+    ("snappy", Algorithm::Snappy),
+    ("zlib", Algorithm::Zlib),
+    ("deflate", Algorithm::Deflate),
+    ("lz4", Algorithm::Lz4),
+    ("none", Algorithm::None),
+    ("", Algorithm::None),
+];
+
+const HTTP_CONNECTIONS_DEFAULT: u64 = 8;
+
+pub(crate) fn grpc(section: &Section<'_>) -> Option<Made> {
+    let insecure = section.block("tls", &TLS).flag("insecure");
+    let endpoint = section.read("endpoint", |text| grpc_endpoint(text, insecure));
+    require_endpoint(section);
+    let algorithm = section.value("compression", values::choice(GRPC_ALGORITHMS));
+    let kind = OtlpGrpc {
+        compression: Compression {
+            algorithm,
+            level: None,
+        },
+        timeout: attempt_timeout(section),
+        headers: headers::read(section),
+        connections: connections(section.count("connections", 1..=1024)),
+        keepalive: keepalive(&section.block("keepalive", &KEEPALIVE)),
+        authority: section.read("authority", |text| match text.parse::<Authority>() {
+            Ok(_) if !text.contains('@') => Ok(text.to_owned()),
+            _ => Err("must be a host, with or without a port".to_owned()),
+        }),
+        user_agent: user_agent(section),
+        request_bytes_max: section.size("request_bytes_max", 1..=1 << 31),
+        // Read last: all of the section's problems shall be found before it may be missing.
+        endpoint: endpoint.clone().unwrap_or_default(),
+    };
+    let made = remote(section, Kind::OtlpGrpc(kind), Vec::new());
+    endpoint.map(|_| made)
+}
+
+pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
+    section.block("tls", &TLS).flag("insecure");
+    let (urls, signals_missing) = urls(section);
+    let algorithm = section.value("compression", values::choice(HTTP_ALGORITHMS));
+    let level = level(
+        &section.block("compression_params", &COMPRESSION_PARAMS),
+        algorithm,
+    );
+    const ENCODINGS: &[(&str, Encoding)] = &[("proto", Encoding::Proto), ("json", Encoding::Json)];
+    let conns = match section.count("max_conns_per_host", 0..=65_536) {
+        0 => HTTP_CONNECTIONS_DEFAULT,
+        conns => conns,
+    };
+    let kind = OtlpHttp {
+        encoding: section.value("encoding", values::choice(ENCODINGS)),
+        compression: Compression { algorithm, level },
+        timeout: attempt_timeout(section),
+        headers: headers::read(section),
+        connections: connections(conns),
+        idle_timeout: section.duration_above_zero("idle_conn_timeout"),
+        user_agent: user_agent(section),
+        request_bytes_max: section.size("request_bytes_max", 1..=1 << 31),
+        urls: urls.clone().unwrap_or_default(),
+    };
+    let made = remote(section, Kind::OtlpHttp(kind), signals_missing);
+    urls.map(|_| made)
+}
+
+fn remote(section: &Section<'_>, kind: Kind, signals_missing: Vec<Signal>) -> Made {
+    let queue = section.block("sending_queue", &delivery::SENDING_QUEUE);
+    Made {
+        kind,
+        queue: delivery::queue(&queue),
+        retry: delivery::retry(&section.block("retry_on_failure", &delivery::RETRY)),
+        remote: Some(Remote {
+            batch: delivery::queue_batch(&queue),
+            waits_for_result: queue.flag("wait_for_result"),
+            waits_place: queue.place_of("wait_for_result").clone(),
+            signals_missing,
+        }),
+    }
+}
+
+fn require_endpoint(section: &Section<'_>) {
+    if section.given("endpoint").is_none() {
+        section.fault("endpoint", "is missing: where shall the telemetry go?");
+    }
+}
+
+/// The forms a gRPC client of the Collector takes, less those that need TLS or a socket file.
+fn grpc_endpoint(text: &str, insecure: bool) -> Result<Uri, String> {
+    let form = "must be host:port or http://host:port";
+    let target = match text.split_once("://") {
+        Some(("http", target)) => target.strip_suffix('/').unwrap_or(target),
+        Some(("https", _)) => return Err(without_tls("begin with https:")),
+        Some(("dns" | "passthrough", target)) => match target.strip_prefix('/') {
+            Some(target) if insecure => target,
+            Some(_) => return Err(without_tls("have no http://")),
+            None => return Err("names a DNS server of its own, which is not supported".into()),
+        },
+        Some(("unix" | "unix-abstract", _)) => {
+            return Err("is a unix socket, and those are not supported yet".into());
+        }
+        Some(_) => return Err(form.into()),
+        None if text.starts_with("unix:") => {
+            return Err("is a unix socket, and those are not supported yet".into());
+        }
+        None if !insecure && !text.is_empty() => return Err(without_tls("have no http://")),
+        None => text,
+    };
+    let authority = authority(target).ok_or(form)?;
+    if authority.port_u16().is_none() {
+        return Err(format!(
+            "needs a port: OTLP/gRPC usually has 4317, \"{authority}\" has none"
+        ));
+    }
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(authority)
+        .path_and_query("/")
+        .build();
+    uri.map_err(|_| form.to_owned())
+}
+
+fn without_tls(reason: &str) -> String {
+    format!(
+        "would need TLS, because endpoints that {reason} are encrypted: TLS to destinations is \
+        not supported yet: set tls.insecure: true, or write http://host:port"
+    )
+}
+
+/// No texts of an endpoint in messages where it may hold a password.
+fn authority(text: &str) -> Option<Authority> {
+    text.parse::<Authority>()
+        .ok()
+        .filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
+}
+
+/// URLs by signal, and the signals that have none. `None`: there is not one to use.
+fn urls(section: &Section<'_>) -> (Option<[Uri; 4]>, Vec<Signal>) {
+    const PATHS: [&str; 4] = [
+        "v1/traces",
+        "v1/metrics",
+        "v1/logs",
+        "v1development/profiles",
+    ];
+    let base = section.read("endpoint", url);
+    let own = Signal::ALL.map(|signal| {
+        let name = match signal {
+            Signal::Traces => "traces_endpoint",
+            Signal::Metrics => "metrics_endpoint",
+            Signal::Logs => "logs_endpoint",
+            Signal::Profiles => "profiles_endpoint",
+        };
+        section
+            .read(name, url)
+            .or_else(|| under(base.as_ref()?, PATHS[signal.index()]))
+    });
+    let missing: Vec<Signal> = Signal::ALL
+        .into_iter()
+        .filter(|signal| own[signal.index()].is_none())
+        .collect();
+    let Some(any) = own.iter().flatten().next().cloned() else {
+        require_endpoint(section);
+        return (None, missing);
+    };
+    // No pipeline may use the stand-in: the assembly refuses those of a missing signal.
+    (
+        Some(own.map(|url| url.unwrap_or_else(|| any.clone()))),
+        missing,
+    )
+}
+
+fn url(text: &str) -> Result<Uri, String> {
+    let form = "must be a URL such as http://collector:4318";
+    match text.split_once("://") {
+        Some(("http", _)) => {}
+        Some(("https", _)) => {
+            return Err(
+                "begins with https, and TLS to destinations is not supported yet: use \
+                http://, or a proxy beside forebay"
+                    .into(),
+            );
+        }
+        _ => return Err(format!("{form}; the scheme is missing or not http")),
+    }
+    let uri: Uri = text.parse().map_err(|_| form.to_owned())?;
+    match uri.authority().and_then(|part| authority(part.as_str())) {
+        Some(_) => Ok(uri),
+        None => Err(format!(
+            "{form}; credentials belong into headers.authorization"
+        )),
+    }
+}
+
+/// The signal's path below the base, with one slash between. A query makes no sense there.
+fn under(base: &Uri, path: &str) -> Option<Uri> {
+    let path = format!("{}/{path}", base.path().trim_end_matches('/'));
+    let authority = base.authority()?.clone();
+    Uri::builder()
+        .scheme("http")
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .ok()
+}
+
+/// The Collector takes 0 as "wait for ever"; one attempt that never ends would hold its batch.
+fn attempt_timeout(section: &Section<'_>) -> Duration {
+    section.value("timeout", |text| match values::duration(text)? {
+        Duration::ZERO => Err("must be longer than zero: an attempt has to end".to_owned()),
+        timeout => Ok(timeout),
+    })
+}
+
+fn connections(count: u64) -> usize {
+    usize::try_from(count).expect("the ranges are small")
+}
+
+fn user_agent(section: &Section<'_>) -> Option<String> {
+    section.read("user_agent", |text| match HeaderValue::from_str(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("must be printable text".to_owned()),
+    })
+}
+
+fn keepalive(section: &Section<'_>) -> Keepalive {
+    Keepalive {
+        time: section
+            .read("time", values::duration)
+            .filter(|time| !time.is_zero()),
+        timeout: section
+            .read("timeout", values::duration)
+            .filter(|time| !time.is_zero()),
+        permit_without_stream: section.flag("permit_without_stream"),
+    }
+}
+
+fn level(section: &Section<'_>, algorithm: Algorithm) -> Option<i32> {
+    let level = section.read("level", |text| {
+        text.parse::<i32>()
+            .map_err(|_| format!("must be a whole number; this is \"{text}\""))
+    })?;
+    let range = match algorithm {
+        Algorithm::Gzip | Algorithm::Zlib | Algorithm::Deflate => 0..=9,
+        Algorithm::Zstd => 1..=22,
+        Algorithm::None | Algorithm::Snappy | Algorithm::Lz4 => {
+            section.fault("level", "is given, but this compression has no levels");
+            return None;
+        }
+    };
+    if level == -1 {
+        return None;
+    }
+    if !range.contains(&level) {
+        let fault = format!("must lie from {} to {}", range.start(), range.end());
+        section.fault("level", &fault);
+    }
+    Some(level)
+}

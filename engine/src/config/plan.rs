@@ -1,0 +1,164 @@
+//! A validated configuration: plain data that the shards, the exporters and the control plane
+//! read and never question again. Only `config` makes one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use forebay_codec::signal::Signal;
+use forebay_exporters::destination::Destination;
+
+/// Everything the process needs to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub listeners: Vec<Listener>,
+    pub destinations: Vec<Destination>,
+    pub pipelines: Vec<Pipeline>,
+    pub engine: Engine,
+    pub telemetry: Telemetry,
+    /// The `health_check` extension's address; `None`: off.
+    pub health: Option<SocketAddr>,
+}
+
+/// One address that takes OTLP. A receiver with gRPC and HTTP on one address is one listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Index of the receiver in the order of the configuration: pipelines name receivers by it.
+    pub receiver: u16,
+    /// The component id: `otlp`, `otlp/edge`.
+    pub receiver_name: String,
+    pub address: SocketAddr,
+    /// As written, for the log.
+    pub endpoint: String,
+    pub grpc: Option<Grpc>,
+    pub http: Option<Http>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Grpc {
+    /// `max_recv_msg_size_mib` in bytes, after decompression. Default 64 MiB.
+    pub request_bytes_max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// `max_request_body_size`, after decompression. Default 64 MiB.
+    pub request_bytes_max: usize,
+    /// Paths in the order of `Signal::ALL`.
+    pub paths: [String; 4],
+    /// Content-Encoding names taken besides identity, from `compression_algorithms`.
+    pub encodings: Vec<String>,
+}
+
+/// One of `service.pipelines`.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// `traces`, `traces/critical` ...
+    pub name: String,
+    pub signal: Signal,
+    /// Receivers by [`Listener::receiver`].
+    pub receivers: Vec<u16>,
+    /// Indices into [`Plan::destinations`].
+    pub destinations: Vec<u16>,
+    pub batch: Batch,
+    pub ack: Ack,
+}
+
+/// When a batch is sealed. `flush_timeout` and both minima are zero together: then each request
+/// is a batch of its own, and only the maxima apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Sealed at this many items; 0: not by items.
+    pub items_min: u64,
+    /// Never more items than this; 0: no limit.
+    pub items_max: u64,
+    /// Sealed at this many bytes; 0: not by bytes.
+    pub bytes_min: u64,
+    /// Never more bytes than this unless one item alone is larger. Default 4,000,000: below the
+    /// 4 MiB that a Collector takes over gRPC.
+    pub bytes_max: u64,
+    /// A batch waits no longer than this for more requests. Zero: it does not wait.
+    pub flush_timeout: Duration,
+}
+
+/// What an OK means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// Checked, admitted, queued: survives a graceful stop.
+    Accepted,
+    /// Every destination of the pipeline said OK.
+    Delivered,
+}
+
+/// The `engine:` block.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub cores: forebay_tuning::cores::Placement,
+    pub ring: Ring,
+    pub limits: Limits,
+    /// `engine.memory.budget_bytes`: request bytes held by one receiver core, from the first byte
+    /// of a body to the end of its batch at the last destination. Default 128 MiB.
+    pub memory_budget_bytes: usize,
+    /// `engine.acks.timeout`: a `delivered` answer that takes longer is UNAVAILABLE with a delay;
+    /// the batch stays in flight. Default 30 s.
+    pub ack_timeout: Duration,
+    /// `engine.drain_timeout`: from SIGTERM to exit. Default 10 s, what a Collector's users
+    /// expect.
+    pub drain_timeout: Duration,
+}
+
+/// The `engine.ring` block.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring {
+    /// Submission entries, a power of two. Default 1024.
+    pub entries: u32,
+    /// Provided buffers per receiver core, a power of two. Default 512.
+    pub buffers: u16,
+    /// Bytes of one provided buffer. Default 8 KiB.
+    pub buffer_bytes: u32,
+    /// The highest rung of the ladder to try: `auto`, `multishot`, `oneshot`.
+    pub rung: Rung,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    Auto,
+    Multishot,
+    Oneshot,
+}
+
+/// The `engine.limits` block. All are per receiver core unless they say otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Header section of one request. Default 16 KiB.
+    pub header_bytes_max: usize,
+    /// Open connections. Default 65,536.
+    pub connections_max: usize,
+    /// Requests in flight on one connection (HTTP/2 streams). Default 256.
+    pub connection_requests_max: usize,
+    /// Requests in flight. Default 65,536.
+    pub requests_max: usize,
+    /// From the first byte of a request (or the connection's start) to its complete header. 10 s.
+    pub header_timeout: Duration,
+    /// Between two arrivals of body bytes. Default 30 s.
+    pub body_timeout: Duration,
+    /// Without any request. Default 15 min; zero: never.
+    pub idle_timeout: Duration,
+    /// A peer that does not read its answers. Default 30 s.
+    pub write_timeout: Duration,
+}
+
+/// `service.telemetry`.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// Prometheus; default 127.0.0.1:8888. `None` when `metrics.level: none`.
+    pub metrics: Option<SocketAddr>,
+    /// `debug`, `info`, `warn`, `error`.
+    pub log_level: String,
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Console,
+    Json,
+}

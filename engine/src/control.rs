@@ -1,0 +1,28 @@
+//! The control plane: logs, metrics, health. Reads what the shards and lanes show; touches no item.
+
+pub mod health;
+pub mod logs;
+pub mod metrics;
+pub mod serve;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use forebay_exporters::lane::Lane;
+
+use crate::config::plan::Plan;
+use crate::ledger::Ledger;
+use crate::shard::{Phase, ShardStats};
+
+/// What the control plane may look at.
+pub struct View {
+    pub plan: Arc<Plan>,
+    pub ledger: Arc<Ledger>,
+    pub shards: Vec<Arc<ShardStats>>,
+    /// The core that each shard is pinned to.
+    pub receiver_cores: Vec<usize>,
+    /// By destination, then by exporter core.
+    pub lanes: Vec<Vec<Arc<Lane>>>,
+    pub phase: Arc<Phase>,
+    pub epoch: Instant,
+}

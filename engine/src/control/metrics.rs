@@ -1,0 +1,265 @@
+//! Prometheus metrics: the Collector's names where the Collector has one, `forebay_*` for ours.
+//!
+//! Source of the names: a Collector v0.159.0 with its default reader (no `_total`, no units).
+
+use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering;
+
+use forebay_codec::signal::Signal;
+use forebay_exporters::batch::DropReason;
+use forebay_exporters::stats::Snapshot;
+use forebay_exporters::verdict::FailureKind;
+
+use super::{View, health};
+use crate::ledger::{RefuseReason, RequestEnd, Totals};
+use crate::shard::ShardStats;
+
+/// The whole page, in the text format 0.0.4.
+pub fn render(view: &View) -> String {
+    let mut page = Page::default();
+    let totals = view.ledger.totals(&view.plan);
+    doors(&mut page, &totals);
+    exporters(&mut page, view);
+    ledger(&mut page, &totals);
+    cores(&mut page, view);
+    process(&mut page, view);
+    page.text
+}
+
+fn doors(page: &mut Page, totals: &Totals) {
+    for signal in Signal::ALL {
+        let items = signal.items_name();
+        let rows = || totals.doors.iter().filter(move |door| door.signal == signal);
+        let accepted = format!("otelcol_receiver_accepted_{items}");
+        page.family(&accepted, "counter", "Items that were taken into a pipeline.");
+        for door in rows() {
+            let labels = [("receiver", door.receiver.as_str()), ("transport", door.transport.name())];
+            page.sample(&accepted, &labels, door.accepted_items);
+        }
+        let refused = format!("otelcol_receiver_refused_{items}");
+        page.family(&refused, "counter", "Items that were refused; their clients were told so.");
+        for door in rows() {
+            let labels = [("receiver", door.receiver.as_str()), ("transport", door.transport.name())];
+            page.sample(&refused, &labels, door.refused_items.iter().sum::<u64>());
+        }
+    }
+    let name = "forebay_receiver_requests";
+    page.family(name, "counter", "Requests by how they ended.");
+    for door in totals.doors.iter().filter(|door| door.requests.iter().any(|n| *n > 0)) {
+        for (end, count) in RequestEnd::ALL.iter().zip(door.requests) {
+            let labels = [
+                ("receiver", door.receiver.as_str()),
+                ("transport", door.transport.name()),
+                ("signal", door.signal.name()),
+                ("outcome", end.name()),
+            ];
+            page.sample(name, &labels, count);
+        }
+    }
+    let name = "forebay_unrouted_requests";
+    page.family(name, "counter", "Requests that ended before their signal was known.");
+    for (end, count) in RequestEnd::ALL.iter().zip(totals.unrouted) {
+        page.sample(name, &[("outcome", end.name())], count);
+    }
+}
+
+fn exporters(page: &mut Page, view: &View) {
+    let snapshots: Vec<(&str, Vec<Snapshot>)> = view
+        .plan
+        .destinations
+        .iter()
+        .zip(&view.lanes)
+        .map(|(destination, lanes)| {
+            let snapshots = lanes.iter().map(|lane| lane.stats().snapshot()).collect();
+            (destination.name.as_str(), snapshots)
+        })
+        .collect();
+    let mut each = |name: &str, kind: &str, help: &str, of: &dyn Fn(&Snapshot) -> u64| {
+        page.family(name, kind, help);
+        for (exporter, lanes) in &snapshots {
+            page.sample(name, &[("exporter", exporter)], lanes.iter().map(of).sum::<u64>());
+        }
+    };
+    for signal in Signal::ALL {
+        let items = signal.items_name();
+        let index = signal.index();
+        each(&format!("otelcol_exporter_sent_{items}"), "counter", "Items that were delivered.", &|s| {
+            s.delivered_items_by_signal[index]
+        });
+        let failed = format!("otelcol_exporter_send_failed_{items}");
+        each(&failed, "counter", "Items that were dropped after they were accepted.", &|s| {
+            s.dropped_items_by_signal.iter().map(|by_signal| by_signal[index]).sum()
+        });
+    }
+    let gauge = "gauge";
+    each("otelcol_exporter_queue_size", gauge, "Batches that the exporter holds.", &|s| {
+        s.queue_batches
+    });
+    each("otelcol_exporter_queue_capacity", gauge, "Batches that the exporter may hold.", &|s| {
+        s.queue_capacity
+    });
+    each("otelcol_exporter_in_flight_requests", gauge, "Requests that wait for an answer.", &|s| {
+        s.in_flight_requests
+    });
+    each("forebay_exporter_queue_bytes", gauge, "Request bytes that the exporter holds.", &|s| {
+        s.queue_bytes
+    });
+    each("forebay_exporter_retries_waiting", gauge, "Batches that wait for a retry.", &|s| {
+        s.retries_waiting
+    });
+    each("forebay_exporter_attempts", "counter", "Requests that were sent.", &|s| s.attempts);
+    each("forebay_exporter_sent_bytes", "counter", "Message bytes after compression.", &|s| {
+        s.sent_bytes
+    });
+    let name = "forebay_exporter_failed_attempts";
+    page.family(name, "counter", "Attempts that failed, by what failed.");
+    for (exporter, lanes) in &snapshots {
+        for kind in FailureKind::ALL {
+            let count: u64 = lanes.iter().map(|lane| lane.failed_attempts[kind.index()]).sum();
+            page.sample(name, &[("exporter", exporter), ("kind", kind.name())], count);
+        }
+    }
+}
+
+fn ledger(page: &mut Page, totals: &Totals) {
+    let received = "forebay_ledger_received_items";
+    page.family(received, "counter", "Items of well-formed requests: refused plus accepted.");
+    for door in &totals.doors {
+        let labels = [
+            ("receiver", door.receiver.as_str()),
+            ("transport", door.transport.name()),
+            ("signal", door.signal.name()),
+        ];
+        page.sample(received, &labels, door.received_items);
+    }
+    let refused = "forebay_ledger_refused_items";
+    page.family(refused, "counter", "Items that were refused, by reason.");
+    for door in totals.doors.iter().filter(|door| door.received_items > 0) {
+        for (reason, count) in RefuseReason::ALL.iter().zip(door.refused_items) {
+            let labels = [
+                ("receiver", door.receiver.as_str()),
+                ("transport", door.transport.name()),
+                ("signal", door.signal.name()),
+                ("reason", reason.name()),
+            ];
+            page.sample(refused, &labels, count);
+        }
+    }
+    let columns: [(&str, &str, &str, fn(&crate::ledger::RouteTotal) -> u64); 3] = [
+        ("forebay_ledger_accepted_items", "counter", "Items that a route took.", |r| r.accepted_items),
+        ("forebay_ledger_delivered_items", "counter", "Items that arrived.", |r| r.delivered_items),
+        ("forebay_ledger_in_flight_items", "gauge", "Items under way.", |r| r.in_flight_items),
+    ];
+    for (name, kind, help, of) in columns {
+        page.family(name, kind, help);
+        for route in &totals.routes {
+            let labels = [("pipeline", &*route.pipeline), ("exporter", &*route.destination)];
+            page.sample(name, &labels, of(route));
+        }
+    }
+    let dropped = "forebay_ledger_dropped_items";
+    page.family(dropped, "counter", "Accepted items that will never arrive, by reason.");
+    for route in &totals.routes {
+        for (reason, count) in DropReason::ALL.iter().zip(route.dropped_items) {
+            let labels = [
+                ("pipeline", &*route.pipeline),
+                ("exporter", &*route.destination),
+                ("reason", reason.name()),
+            ];
+            page.sample(dropped, &labels, count);
+        }
+    }
+}
+
+fn cores(page: &mut Page, view: &View) {
+    let columns: [(&str, &str, &str, fn(&ShardStats) -> u64); 17] = [
+        ("turns", "counter", "Passes of the receiver's loop.", |s| s.turns.read()),
+        ("connections", "gauge", "Open connections.", |s| s.connections.read()),
+        ("connections_accepted", "counter", "Connections since the start.", |s| {
+            s.connections_accepted.read()
+        }),
+        ("connections_over_limit", "counter", "Connections closed at once.", |s| {
+            s.connections_over_limit.read()
+        }),
+        ("accept_errors", "counter", "Accepts that failed.", |s| s.accept_errors.read()),
+        ("connection_timeouts", "counter", "Deadlines that connections missed.", |s| {
+            s.timeouts.read()
+        }),
+        ("received_bytes", "counter", "Bytes from clients.", |s| s.received_bytes.read()),
+        ("answered_bytes", "counter", "Bytes to clients.", |s| s.sent_bytes.read()),
+        ("ring_enters", "counter", "io_uring_enter calls.", |s| s.ring_enters.read()),
+        ("ring_completions", "counter", "Completions taken.", |s| s.ring_completions.read()),
+        ("ring_overflows", "counter", "Completions that overflowed.", |s| s.ring_overflows.read()),
+        ("ring_no_buffers", "counter", "Receives without a buffer.", |s| s.ring_no_buffers.read()),
+        ("memory_taken_bytes", "gauge", "Request bytes held.", |s| s.budget_taken_bytes.read()),
+        ("memory_budget_bytes", "gauge", "Request bytes that may be held.", |s| {
+            s.budget_bytes.read()
+        }),
+        ("batches_pending", "gauge", "Batches under way.", |s| s.batches_pending.read()),
+        ("batches_sealed", "counter", "Batches since the start.", |s| s.batches_sealed.read()),
+        ("requests_waiting", "gauge", "Requests that wait for delivery.", |s| s.tickets.read()),
+    ];
+    for (name, kind, help, of) in columns {
+        let name = format!("forebay_receiver_core_{name}");
+        page.family(&name, kind, help);
+        for (stats, core) in view.shards.iter().zip(&view.receiver_cores) {
+            page.sample(&name, &[("core", &core.to_string())], of(stats));
+        }
+    }
+}
+
+fn process(page: &mut Page, view: &View) {
+    let uptime = view.epoch.elapsed().as_secs_f64();
+    page.family("otelcol_process_uptime", "counter", "Seconds since the start.");
+    page.sample("otelcol_process_uptime", &[], uptime);
+    if let Some(usage) = Usage::read() {
+        page.family("otelcol_process_cpu_seconds", "counter", "CPU time, user and system.");
+        page.sample("otelcol_process_cpu_seconds", &[], usage.cpu_seconds);
+        page.family("otelcol_process_memory_rss", "gauge", "Resident bytes.");
+        page.sample("otelcol_process_memory_rss", &[], usage.resident_bytes);
+    }
+    page.family("forebay_healthy", "gauge", "1 while every core turns and a route is open.");
+    page.sample("forebay_healthy", &[], u64::from(health::health(view).is_ok()));
+    page.family("forebay_open_receiver_cores", "gauge", "Receiver cores that take requests.");
+    let open = view.shards.iter().filter(|s| s.open.load(Ordering::Relaxed)).count();
+    page.sample("forebay_open_receiver_cores", &[], open);
+}
+
+struct Usage {
+    cpu_seconds: f64,
+    resident_bytes: u64,
+}
+
+impl Usage {
+    /// From `/proc/self/stat` (proc(5)): times in ticks, resident size in pages.
+    fn read() -> Option<Usage> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+        let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        Some(Usage {
+            cpu_seconds: (number(11)? + number(12)?) as f64 / ticks,
+            resident_bytes: number(21)? * rustix::param::page_size() as u64,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.text, "{}{label}=\"{text}\"", if index == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}

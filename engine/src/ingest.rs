@@ -1,0 +1,340 @@
+//! The door of one receiver core: which requests come in, what they hold, what they are told.
+//!
+//! `net` asks it for each request's head (route, limits, room) before a byte of its body is kept;
+//! the shard hands it each complete request, and it gives back a checked one, or the refusal.
+//!
+//! Always
+//! - Nothing is answered OK that was not checked to its last byte and has a place reserved.
+//! - Overload is always retryable and says when to come back.
+//! - What is refused costs no more than reading it.
+
+pub mod answers;
+pub mod route;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_codec::check::{Checked, check};
+use forebay_codec::compress::{DecompressError, Decompressor, Encoding};
+use forebay_codec::json::json_to_proto;
+use forebay_codec::signal::Signal;
+use forebay_net::grpc;
+use forebay_net::request::{Admitted, Answer, Door, Head, Protocol, Refusal, Request};
+use http::StatusCode;
+
+use self::answers::{Form, Problem, Shape};
+use self::route::{Route, route};
+use crate::budget::Budget;
+use crate::config::plan::Plan;
+use crate::ledger::{Ledger, RefuseReason, RequestEnd, ShardLedger, Transport};
+
+pub struct Ingest {
+    plan: Arc<Plan>,
+    ledger: Arc<Ledger>,
+    shard: usize,
+    pub budget: Budget,
+    decompressor: Decompressor,
+    /// Pipelines by receiver and signal.
+    pipelines: Vec<[Vec<usize>; 4]>,
+    /// By pipeline: whether a destination's queue is full.
+    pub blocked: Vec<bool>,
+    pub draining: bool,
+    pub requests_in_flight: usize,
+    /// For how long an overloaded client is sent away, before jitter.
+    pub retry_delay: Duration,
+    jitter: u64,
+    warned_strindex: bool,
+}
+
+/// A request that is fit to be taken.
+pub struct Taken {
+    pub checked: Checked,
+    pub route: Route,
+    /// What the budget holds for it: the length of `checked`.
+    pub reserved: usize,
+}
+
+impl Ingest {
+    pub fn new(plan: Arc<Plan>, ledger: Arc<Ledger>, shard: usize) -> Ingest {
+        let receivers = ledger.receivers.len();
+        let serving = |receiver: usize, signal: Signal| {
+            let takes = |(_, p): &(usize, &crate::config::plan::Pipeline)| {
+                p.signal == signal && p.receivers.contains(&(receiver as u16))
+            };
+            plan.pipelines.iter().enumerate().filter(takes).map(|(index, _)| index).collect()
+        };
+        let pipelines =
+            (0..receivers).map(|r| Signal::ALL.map(|signal| serving(r, signal))).collect();
+        Ingest {
+            budget: Budget::new(plan.engine.memory_budget_bytes),
+            blocked: vec![false; plan.pipelines.len()],
+            pipelines,
+            decompressor: Decompressor::new(),
+            draining: false,
+            requests_in_flight: 0,
+            retry_delay: Duration::from_secs(1),
+            jitter: 0x9e37_79b9_7f4a_7c15 ^ (shard as u64 + 1),
+            warned_strindex: false,
+            plan,
+            ledger,
+            shard,
+        }
+    }
+
+    /// The pipelines that take a route's requests.
+    pub fn pipelines(&self, route: &Route) -> &[usize] {
+        let receiver = self.plan.listeners[usize::from(route.listener)].receiver;
+        &self.pipelines[usize::from(receiver)][route.signal.index()]
+    }
+
+    pub fn rows(&self) -> &ShardLedger {
+        &self.ledger.shards[self.shard]
+    }
+
+    /// Counts how a request ended.
+    pub fn count(&self, route: &Route, end: RequestEnd) {
+        self.door_row(route).requests[end as usize].add(1);
+    }
+
+    fn door_row(&self, route: &Route) -> &crate::ledger::DoorRow {
+        let receiver = self.plan.listeners[usize::from(route.listener)].receiver;
+        self.rows().door(receiver, route.transport, route.signal)
+    }
+
+    /// Reads a complete request to its last byte. `Ok(None)`: it holds no item and is answered
+    /// with success as it is. The request's reservation is settled in every case.
+    pub fn take(&mut self, request: Request) -> Result<Option<Taken>, (Route, Problem)> {
+        let route = Route::unpack(request.tag);
+        let mut reserved = request.reserved;
+        let outcome = self.read(&route, request, &mut reserved);
+        match outcome {
+            Ok(checked) if checked.counts().items == 0 => {
+                self.budget.give_back(reserved);
+                Ok(None)
+            }
+            Ok(checked) => {
+                let items = checked.counts().items;
+                self.door_row(&route).received_items.add(items);
+                if let Some(reason) = self.obstacle(&route) {
+                    self.budget.give_back(reserved);
+                    self.door_row(&route).refused_items[reason as usize].add(items);
+                    return Err((route, self.overloaded(route.shape(), reason)));
+                }
+                self.door_row(&route).accepted_items.add(items);
+                Ok(Some(Taken { checked, route, reserved }))
+            }
+            Err(problem) => {
+                self.budget.give_back(reserved);
+                Err((route, problem))
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        route: &Route,
+        request: Request,
+        reserved: &mut usize,
+    ) -> Result<Checked, Problem> {
+        let shape = route.shape();
+        let bytes_max = self.bytes_max(route);
+        let body = match route.transport {
+            Transport::Http => self.decompress(route, route.encoding, request.body, bytes_max)?,
+            Transport::Grpc => {
+                let (compressed, message) = grpc::unframe(&request.body)
+                    .map_err(|error| Problem::grpc(grpc::code::INTERNAL, error.to_string()))?;
+                match (compressed, route.encoding) {
+                    (false, _) => message,
+                    (true, Encoding::Identity) => {
+                        let message = "the message is flagged as compressed, but there is no \
+                                       grpc-encoding";
+                        return Err(Problem::grpc(grpc::code::INTERNAL, message.to_owned()));
+                    }
+                    (true, encoding) => self.decompress(route, encoding, message, bytes_max)?,
+                }
+            }
+        };
+        let body = match route.form {
+            Form::Proto => body,
+            Form::Urlencoded if !looks_like_json(&body) => {
+                let message = "the content type is application/x-www-form-urlencoded: use \
+                               application/x-protobuf or application/json";
+                let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                let code = grpc::code::INVALID_ARGUMENT;
+                return Err(Problem::new(shape, status, code, message.to_owned()));
+            }
+            Form::Json | Form::Urlencoded => json_to_proto(route.signal, &body)
+                .map(Bytes::from)
+                .map_err(|error| Problem::invalid(shape, error.to_string()))?,
+        };
+        if !self.reserve_exactly(body.len(), reserved) {
+            return Err(self.no_room(route));
+        }
+        let checked = check(route.signal, body)
+            .map_err(|error| Problem::invalid(shape, error.to_string()))?;
+        self.warn_of_strindex(&checked);
+        Ok(checked)
+    }
+
+    fn decompress(
+        &mut self,
+        route: &Route,
+        encoding: Encoding,
+        body: Bytes,
+        bytes_max: usize,
+    ) -> Result<Bytes, Problem> {
+        if encoding == Encoding::Identity {
+            return Ok(body);
+        }
+        match self.decompressor.decompress(encoding, &body, bytes_max) {
+            Ok(bytes) => Ok(Bytes::from(bytes)),
+            Err(DecompressError::TooLarge { .. }) => {
+                Err(Problem::too_large(route.shape(), bytes_max))
+            }
+            Err(error) => Err(Problem::invalid(route.shape(), error.to_string())),
+        }
+    }
+
+    /// From the bytes of the body as it came to the bytes that are kept.
+    fn reserve_exactly(&mut self, bytes: usize, reserved: &mut usize) -> bool {
+        match bytes.checked_sub(*reserved) {
+            Some(more) if !self.budget.take(more) => return false,
+            Some(_) => {}
+            None => self.budget.give_back(*reserved - bytes),
+        }
+        *reserved = bytes;
+        true
+    }
+
+    fn bytes_max(&self, route: &Route) -> usize {
+        let listener = &self.plan.listeners[usize::from(route.listener)];
+        match route.transport {
+            Transport::Grpc => listener.grpc.as_ref().map_or(0, |grpc| grpc.request_bytes_max),
+            Transport::Http => listener.http.as_ref().map_or(0, |http| http.request_bytes_max),
+        }
+    }
+
+    /// Why no more is taken for this route just now.
+    fn obstacle(&self, route: &Route) -> Option<RefuseReason> {
+        if self.draining {
+            return Some(RefuseReason::Draining);
+        }
+        if self.pipelines(route).iter().any(|pipeline| self.blocked[*pipeline]) {
+            return Some(RefuseReason::QueueFull);
+        }
+        None
+    }
+
+    /// A refusal with a delay that no two clients share.
+    pub fn overloaded(&mut self, shape: Shape, reason: RefuseReason) -> Problem {
+        let message = match reason {
+            RefuseReason::Memory => "the memory budget of this core is used up: try again",
+            RefuseReason::QueueFull => "a destination's queue is full: try again",
+            RefuseReason::Draining => "this node is about to stop: try again",
+            RefuseReason::Requests => "too many requests are in flight: try again",
+        };
+        let delay = self.delay();
+        Problem::overloaded(shape, message, delay)
+    }
+
+    /// `retry_delay` times 0.75 to 1.5.
+    pub fn delay(&mut self) -> Duration {
+        // xorshift64: spread, not secrecy.
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        let factor = 0.75 + 0.75 * (self.jitter % 1024) as f64 / 1024.0;
+        self.retry_delay.mul_f64(factor)
+    }
+
+    /// Bytes that will never fit are too large; others may come back.
+    fn no_room(&mut self, route: &Route) -> Problem {
+        self.overloaded(route.shape(), RefuseReason::Memory)
+    }
+
+    fn warn_of_strindex(&mut self, checked: &Checked) {
+        if checked.warnings().strindex_outside_profiles && !self.warned_strindex {
+            self.warned_strindex = true;
+            tracing::warn!(
+                signal = checked.signal().name(),
+                "A client sends string table indices outside profiles (string_value_strindex or \
+                 key_strindex): destinations treat them as absent. Reported once per core"
+            );
+        }
+    }
+}
+
+impl Door for Ingest {
+    fn admit(&mut self, head: &Head) -> Result<Admitted, Answer> {
+        let plan = self.plan.clone();
+        let listener = &plan.listeners[usize::from(head.listener)];
+        let serving = &self.pipelines[usize::from(listener.receiver)];
+        let route = match route(head, listener, |signal| !serving[signal.index()].is_empty()) {
+            Ok(route) => route,
+            Err(problem) => {
+                self.rows().unrouted[RequestEnd::Unserved as usize].add(1);
+                return Err(problem.answer());
+            }
+        };
+        let bytes_max = self.bytes_max(&route);
+        let announced = head.content_length.unwrap_or(0).min(bytes_max as u64) as usize;
+        let obstacle = match self.obstacle(&route) {
+            Some(obstacle) => Some(obstacle),
+            None if self.requests_in_flight >= plan.engine.limits.requests_max => {
+                Some(RefuseReason::Requests)
+            }
+            None if !self.budget.has_room(announced) => Some(RefuseReason::Memory),
+            None => None,
+        };
+        if let Some(reason) = obstacle {
+            self.count(&route, RequestEnd::Overloaded);
+            return Err(self.overloaded(route.shape(), reason).answer());
+        }
+        let framing = if route.transport == Transport::Grpc { grpc::PREFIX_BYTES } else { 0 };
+        Ok(Admitted { body_bytes_max: bytes_max + framing, tag: route.pack() })
+    }
+
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.budget.take(bytes)
+    }
+
+    fn release(&mut self, bytes: usize) {
+        self.budget.give_back(bytes);
+    }
+
+    fn refuse(&mut self, head: &Head, refusal: Refusal) -> Answer {
+        let shape = Shape::guess(head);
+        let (end, problem) = match refusal {
+            Refusal::TooLarge { bytes_max } => {
+                let framing =
+                    if shape.transport == Transport::Grpc { grpc::PREFIX_BYTES } else { 0 };
+                (RequestEnd::TooLarge, Problem::too_large(shape, bytes_max - framing))
+            }
+            Refusal::Overloaded => {
+                (RequestEnd::Overloaded, self.overloaded(shape, RefuseReason::Memory))
+            }
+            Refusal::BodyTimeout => {
+                let message = "the body stalled for longer than engine.limits.body_timeout";
+                let status = StatusCode::REQUEST_TIMEOUT;
+                let code = grpc::code::DEADLINE_EXCEEDED;
+                (RequestEnd::Malformed, Problem::new(shape, status, code, message.to_owned()))
+            }
+        };
+        self.rows().unrouted[end as usize].add(1);
+        problem.answer()
+    }
+
+    fn malformed(&mut self, status: StatusCode, reason: &'static str) -> Answer {
+        self.rows().unrouted[RequestEnd::Malformed as usize].add(1);
+        Problem::plain(status, reason).answer()
+    }
+
+    fn abandoned(&mut self, _: Protocol) {
+        self.rows().unrouted[RequestEnd::Abandoned as usize].add(1);
+    }
+}
+
+fn looks_like_json(body: &[u8]) -> bool {
+    body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte == b'{')
+}

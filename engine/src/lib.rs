@@ -1,0 +1,19 @@
+//! The engine: shards, pipelines, admission, acks, ledger, configuration, control plane.
+//!
+//! The only crate that knows all others, and that only tests and benches import. The binary is a
+//! few lines over [`cli`], [`config`] and [`run`]. The data path reads downwards in
+//! [`shard`]: requests come in through [`ingest`], become [`batches`], go over [`handoff`] to the
+//! exporter cores, and their ends come back to whoever waits in [`acks`]; the [`ledger`] counts
+//! every item on its way.
+
+pub mod acks;
+pub mod batches;
+pub mod budget;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod handoff;
+pub mod ingest;
+pub mod ledger;
+pub mod run;
+pub mod shard;

@@ -1,0 +1,355 @@
+//! From a plan to a running process, and from a signal to its end.
+//!
+//! Start: bind every address, start the exporter cores, then the receiver cores, then say what
+//! listens where. Stop: receivers take nothing new and answer what is in flight, exporters deliver
+//! what is queued; at the deadline what is left is accounted for as dropped. The last line on
+//! standard output is the ledger.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use forebay_exporters::core::{Seat, Stop, start};
+use forebay_exporters::lane::Lane;
+use forebay_net::ring::Rung;
+use forebay_net::server::listen::listen;
+use forebay_tuning::cores::{self, CorePlan};
+use forebay_tuning::host::Host;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::plan::Plan;
+use crate::control::{View, serve};
+use crate::handoff::{ReturnPaths, ReturnQueue};
+use crate::ledger::Ledger;
+use crate::shard::{Parts, Phase, Shard, ShardStats};
+
+/// Of the time for draining, what is kept for accounting after the exporters gave up.
+const ACCOUNTING: Duration = Duration::from_secs(2);
+/// How often the end is looked for while the process drains.
+const DRAIN_STEP: Duration = Duration::from_millis(5);
+
+/// Runs until a signal ends it. The exit code is 0 after an orderly stop.
+pub fn run(plan: Plan) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime
+        .map_err(|error| format!("the control plane can't start: {error}"))
+        .and_then(|runtime| runtime.block_on(live(Arc::new(plan))));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The running parts.
+struct Engine {
+    view: Arc<View>,
+    stop: Arc<Stop>,
+    returns: Vec<Arc<ReturnQueue>>,
+    receivers: Vec<JoinHandle<std::io::Result<()>>>,
+    exporters: Vec<JoinHandle<()>>,
+    addresses: Vec<SocketAddr>,
+    rung: Rung,
+    cores: CorePlan,
+}
+
+async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let metrics = match plan.telemetry.metrics {
+        Some(address) => {
+            let key = "service.telemetry.metrics.address";
+            Some(serve::bind(address, "the metrics page", key).await?)
+        }
+        None => None,
+    };
+    let health = match plan.health {
+        Some(address) => {
+            let key = "extensions.health_check.endpoint";
+            Some(serve::bind(address, "the health check", key).await?)
+        }
+        None => None,
+    };
+    let engine = Engine::start(plan.clone())?;
+    let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
+    let health_address = health.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(listener) = metrics {
+        tokio::spawn(serve::serve_metrics(listener, engine.view.clone()));
+    }
+    if let Some(listener) = health {
+        tokio::spawn(serve::serve_health(listener, engine.view.clone()));
+    }
+    engine.announce(metrics_address, health_address);
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        () = engine.broken() => "",
+    };
+    if name.is_empty() {
+        return Err("a core has ended by itself: what it held is lost with the process".to_owned());
+    }
+    tracing::info!(signal = name, "Received signal from OS");
+    tokio::select! {
+        code = engine.stop() => Ok(code),
+        _ = terminate.recv() => Ok(ended_at_once()),
+        _ = interrupt.recv() => Ok(ended_at_once()),
+    }
+}
+
+fn ended_at_once() -> ExitCode {
+    tracing::error!("A second signal: ended at once. What was in flight is lost");
+    std::process::exit(1)
+}
+
+fn listen_for(kind: SignalKind) -> Result<Signal, String> {
+    signal(kind).map_err(|error| format!("signals can't be handled: {error}"))
+}
+
+impl Engine {
+    fn start(plan: Arc<Plan>) -> Result<Engine, String> {
+        let host = Host::detect();
+        let cores = cores::plan(&plan.engine.cores, &host)?;
+        let shards = cores.receivers.len();
+        let (addresses, sockets) = bind(&plan, shards)?;
+        let stop = Arc::new(Stop::new());
+        let returns: Vec<_> = (0..shards).map(|_| Arc::new(ReturnQueue::new())).collect();
+        let lanes = lanes(&plan, cores.exporters.len());
+        let exporters = start_exporters(&plan, &cores, &lanes, &returns, &stop)?;
+        let view = Arc::new(View {
+            ledger: Arc::new(Ledger::new(&plan, shards)),
+            shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
+            receiver_cores: cores.receivers.clone(),
+            lanes,
+            phase: Arc::new(Phase::default()),
+            epoch: Instant::now(),
+            plan,
+        });
+        let (receivers, rung) = start_receivers(&view, &returns, sockets)?;
+        Ok(Engine { view, stop, returns, receivers, exporters, addresses, rung, cores })
+    }
+
+    /// Says once what listens where and which cores do what.
+    fn announce(&self, metrics: Option<SocketAddr>, health: Option<SocketAddr>) {
+        for (listener, address) in self.view.plan.listeners.iter().zip(&self.addresses) {
+            let endpoint = address.to_string();
+            let receiver = listener.receiver_name.as_str();
+            if listener.grpc.is_some() {
+                tracing::info!(endpoint, receiver, "Starting GRPC server");
+            }
+            if listener.http.is_some() {
+                tracing::info!(endpoint, receiver, "Starting HTTP server");
+            }
+            if address.ip().is_loopback() && std::path::Path::new("/.dockerenv").exists() {
+                tracing::warn!(
+                    endpoint,
+                    "This address can be reached only from inside the container: set the \
+                     receiver's endpoint to 0.0.0.0 to take telemetry from outside"
+                );
+            }
+        }
+        let shown = |address: Option<SocketAddr>| {
+            address.map_or_else(|| "off".to_owned(), |address| address.to_string())
+        };
+        tracing::info!(
+            receiver_cores = list(&self.cores.receivers),
+            exporter_cores = list(&self.cores.exporters),
+            ring = self.rung.name(),
+            metrics = shown(metrics),
+            health = shown(health),
+            "Everything is ready. Begin running and processing data."
+        );
+    }
+
+    /// Ends when a thread has ended that should not have.
+    async fn broken(&self) {
+        loop {
+            let receiver = self.receivers.iter().any(JoinHandle::is_finished);
+            if receiver || self.exporters.iter().any(JoinHandle::is_finished) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Drains, accounts, and prints the ledger.
+    async fn stop(self) -> ExitCode {
+        tracing::info!("Starting shutdown...");
+        let drain = self.view.plan.engine.drain_timeout;
+        let started = Instant::now();
+        self.view.phase.drain();
+        self.wake_receivers();
+        if !self.receivers_end_by(started + drain).await {
+            let held = self.view.ledger.totals(&self.view.plan).in_flight_items();
+            tracing::warn!(
+                in_flight_items = held,
+                drain_timeout_ms = drain.as_millis() as u64,
+                "The time for draining is over: what no destination took is dropped, and counted. \
+                 A longer engine.drain_timeout gives slow destinations more time"
+            );
+            self.stop.abandon();
+            self.view.phase.abandon();
+            self.wake_receivers();
+            self.receivers_end_by(Instant::now() + ACCOUNTING).await;
+        }
+        self.stop.close();
+        let deadline = Instant::now() + ACCOUNTING;
+        while !self.exporters.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_STEP).await;
+        }
+        self.last_word()
+    }
+
+    async fn receivers_end_by(&self, deadline: Instant) -> bool {
+        while Instant::now() < deadline {
+            if self.receivers.iter().all(JoinHandle::is_finished) {
+                return true;
+            }
+            tokio::time::sleep(DRAIN_STEP).await;
+        }
+        self.receivers.iter().all(JoinHandle::is_finished)
+    }
+
+    fn wake_receivers(&self) {
+        self.returns.iter().for_each(|returns| returns.wake());
+    }
+
+    fn last_word(self) -> ExitCode {
+        let totals = self.view.ledger.totals(&self.view.plan);
+        println!("{}", totals.to_json());
+        let clean = totals.is_balanced() && totals.in_flight_items() == 0;
+        if clean {
+            tracing::info!("Shutdown complete.");
+            ExitCode::SUCCESS
+        } else {
+            tracing::error!(
+                in_flight_items = totals.in_flight_items(),
+                balanced = totals.is_balanced(),
+                "The ledger does not balance: items are lost that nobody accounted for"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Binds each listener once per receiver core. Sockets come back by core, then by listener.
+fn bind(plan: &Plan, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<OwnedFd>>), String> {
+    let mut addresses = Vec::new();
+    let mut by_shard: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
+    for listener in &plan.listeners {
+        let (address, sockets) = listen(listener.address, shards).map_err(|error| {
+            format!(
+                "receiver {} can't listen on {}: {error}\n  cost: forebay does not start\n  hint: \
+                 end the process that has this port, or change the receiver's endpoint",
+                listener.receiver_name, listener.endpoint
+            )
+        })?;
+        addresses.push(address);
+        for (shard, socket) in by_shard.iter_mut().zip(sockets) {
+            shard.push(socket);
+        }
+    }
+    Ok((addresses, by_shard))
+}
+
+/// By destination, then by exporter core.
+fn lanes(plan: &Plan, exporters: usize) -> Vec<Vec<Arc<Lane>>> {
+    let lane = |index: usize| Arc::new(Lane::new(index as u16, &plan.destinations[index].queue));
+    (0..plan.destinations.len())
+        .map(|index| (0..exporters).map(|_| lane(index)).collect())
+        .collect()
+}
+
+fn start_exporters(
+    plan: &Plan,
+    cores: &CorePlan,
+    lanes: &[Vec<Arc<Lane>>],
+    returns: &[Arc<ReturnQueue>],
+    stop: &Arc<Stop>,
+) -> Result<Vec<JoinHandle<()>>, String> {
+    let destinations: Vec<_> = plan.destinations.iter().cloned().map(Arc::new).collect();
+    let paths = Arc::new(ReturnPaths(returns.to_vec()));
+    let start_one = |(place, core): (usize, &usize)| {
+        let seats = destinations
+            .iter()
+            .zip(lanes)
+            .map(|(destination, lanes)| Seat {
+                destination: destination.clone(),
+                lane: lanes[place].clone(),
+            })
+            .collect();
+        let name = format!("exporter-{core}");
+        start(name, Some(*core), seats, paths.clone(), stop.clone())
+            .map_err(|error| format!("the exporter on core {core} can't start: {error}"))
+    };
+    cores.exporters.iter().enumerate().map(start_one).collect()
+}
+
+type Receivers = (Vec<JoinHandle<std::io::Result<()>>>, Rung);
+
+fn start_receivers(
+    view: &Arc<View>,
+    returns: &[Arc<ReturnQueue>],
+    sockets: Vec<Vec<OwnedFd>>,
+) -> Result<Receivers, String> {
+    let (ready, stands) = mpsc::channel();
+    let mut threads = Vec::new();
+    for (index, sockets) in sockets.into_iter().enumerate() {
+        let core = view.receiver_cores[index];
+        let parts = Parts {
+            index,
+            plan: view.plan.clone(),
+            ledger: view.ledger.clone(),
+            stats: view.shards[index].clone(),
+            returns: returns[index].clone(),
+            phase: view.phase.clone(),
+            lanes: view.lanes.clone(),
+            sockets,
+            epoch: view.epoch,
+        };
+        let ready = ready.clone();
+        let thread = std::thread::Builder::new().name(format!("receiver-{core}"));
+        let body = move || {
+            if let Err(error) = pin(core) {
+                tracing::warn!(core, %error, "This receiver is not pinned to its core");
+            }
+            match Shard::new(parts) {
+                Ok(shard) => {
+                    let _ = ready.send(Ok(shard.rung()));
+                    drop(ready);
+                    shard.run()
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    Ok(())
+                }
+            }
+        };
+        let thread = thread
+            .spawn(body)
+            .map_err(|error| format!("the receiver on core {core} can't start: {error}"))?;
+        threads.push(thread);
+    }
+    drop(ready);
+    let mut rung = Rung::Deferred;
+    for stands in stands.iter().take(threads.len()) {
+        rung = stands?;
+    }
+    Ok((threads, rung))
+}
+
+/// Keeps the calling thread on `core`.
+fn pin(core: usize) -> std::io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(core);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
+fn list(cores: &[usize]) -> String {
+    cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}

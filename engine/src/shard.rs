@@ -1,0 +1,401 @@
+//! One receiver core: a ring, a plain loop, and everything that happens to a request until its
+//! batch is on its way. Read [`Shard::turn`] downwards: it is the data path.
+//!
+//! Always
+//! - It waits for nothing but its ring.
+//! - A request that was taken is answered exactly once, or its connection is gone.
+//! - Every batch is settled by each of its destinations before the shard ends.
+//!
+//! Not here: protocols (`net`), bytes (`codec`), destinations (`exporters`), what a request has to
+//! be (`ingest`).
+
+mod settle;
+mod stats;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use forebay_codec::status::PartialSuccess;
+use forebay_exporters::batch::{Batch, BatchId};
+use forebay_exporters::lane::Lane;
+use forebay_net::request::{Limits, Nanos, Request, RequestId};
+use forebay_net::ring::{Options, Rung};
+use forebay_net::server::Server;
+use forebay_net::wake::Wake;
+
+pub use self::stats::ShardStats;
+use crate::acks::{TicketId, Tickets};
+use crate::batches::{Batcher, Held, Sealed, Share};
+use crate::config::plan::{self, Ack, Plan};
+use crate::handoff::{Outbox, ReturnQueue};
+use crate::ingest::answers::{Problem, success};
+use crate::ingest::{Ingest, Taken};
+use crate::ledger::{Ledger, RequestEnd};
+
+/// A shard that has nothing to do turns this often all the same, so that its pulse can be felt.
+const PULSE: Duration = Duration::from_secs(1);
+/// While batches wait for room in a lane, it looks again after this.
+const BLOCKED_RETRY: Duration = Duration::from_millis(2);
+/// What the last answers may take to leave after all else has ended.
+const LAST_WORDS: Nanos = 300_000_000;
+
+/// What the process is doing; each shard follows.
+#[derive(Debug, Default)]
+pub struct Phase(AtomicU8);
+
+impl Phase {
+    const RUNNING: u8 = 0;
+    const DRAINING: u8 = 1;
+    const ABANDONING: u8 = 2;
+
+    /// Take nothing new, answer and deliver what is there.
+    pub fn drain(&self) {
+        self.0.store(Self::DRAINING, Ordering::Release);
+    }
+
+    /// The time for draining is over: account for what is left, and end.
+    pub fn abandon(&self) {
+        self.0.store(Self::ABANDONING, Ordering::Release);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.0.load(Ordering::Acquire) != Self::RUNNING
+    }
+
+    fn is_abandoning(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::ABANDONING
+    }
+}
+
+/// What a shard is made of.
+pub struct Parts {
+    pub index: usize,
+    pub plan: Arc<Plan>,
+    pub ledger: Arc<Ledger>,
+    pub stats: Arc<ShardStats>,
+    pub returns: Arc<ReturnQueue>,
+    pub phase: Arc<Phase>,
+    /// By destination, then by exporter core.
+    pub lanes: Vec<Vec<Arc<Lane>>>,
+    /// One listening socket per listener of the plan.
+    pub sockets: Vec<OwnedFd>,
+    /// All shards count from here.
+    pub epoch: Instant,
+}
+
+pub struct Shard {
+    index: u16,
+    plan: Arc<Plan>,
+    ledger: Arc<Ledger>,
+    stats: Arc<ShardStats>,
+    phase: Arc<Phase>,
+    returns: Arc<ReturnQueue>,
+    wake: Arc<Wake>,
+    server: Server,
+    ingest: Ingest,
+    batchers: Vec<Batcher>,
+    tickets: Tickets,
+    outboxes: Vec<Outbox>,
+    /// Batches that not every destination has settled.
+    pending: HashMap<u64, Pending>,
+    next_seq: u64,
+    requests: Vec<Request>,
+    sealed: Vec<Sealed>,
+    epoch: Instant,
+    settled_bytes: u64,
+    rate_since: Nanos,
+}
+
+/// A batch under way.
+struct Pending {
+    pipeline: usize,
+    items: u64,
+    held: Held,
+    requests: usize,
+    tickets: Vec<TicketId>,
+    outstanding: usize,
+    verdict: crate::acks::Verdict,
+}
+
+impl Shard {
+    /// Sets up the ring on this thread and begins to accept.
+    pub fn new(parts: Parts) -> Result<Shard, String> {
+        let Parts { index, plan, ledger, stats, returns, phase, lanes, sockets, epoch } = parts;
+        let ring = ring_options(&plan.engine.ring);
+        let server = Server::new(&ring, net_limits(&plan.engine.limits), sockets)?;
+        let wake = server.wake();
+        returns.attach(wake.clone());
+        Ok(Shard {
+            index: index as u16,
+            ingest: Ingest::new(plan.clone(), ledger.clone(), index),
+            batchers: plan.pipelines.iter().map(|p| Batcher::new(p.batch)).collect(),
+            outboxes: lanes.into_iter().map(|lanes| Outbox::new(lanes, index)).collect(),
+            tickets: Tickets::default(),
+            pending: HashMap::new(),
+            next_seq: 0,
+            requests: Vec::new(),
+            sealed: Vec::new(),
+            settled_bytes: 0,
+            rate_since: 0,
+            plan,
+            ledger,
+            stats,
+            phase,
+            returns,
+            wake,
+            server,
+            epoch,
+        })
+    }
+
+    pub fn rung(&self) -> Rung {
+        self.server.rung()
+    }
+
+    /// Turns until the process drains and nothing is left.
+    pub fn run(mut self) -> std::io::Result<()> {
+        let mut now = self.now();
+        while !self.is_done() {
+            self.sleep(now)?;
+            now = self.now();
+            self.turn(now);
+        }
+        self.send_last_words(now)?;
+        self.publish(now);
+        Ok(())
+    }
+
+    /// The last answers leave, if their readers read them soon.
+    fn send_last_words(&mut self, since: Nanos) -> std::io::Result<()> {
+        while self.server.is_busy() && self.now() < since + LAST_WORDS {
+            self.server.wait(self.now(), BLOCKED_RETRY)?;
+            self.turn(self.now());
+        }
+        Ok(())
+    }
+
+    /// One turn. Bounded: it works off what the ring had done when it began.
+    fn turn(&mut self, now: Nanos) {
+        self.follow_phase(now);
+        self.server.poll(now, &mut self.ingest, &mut self.requests); // bytes    -> requests
+        self.take_requests(now); //                                     requests -> batches
+        self.seal_due(now);
+        self.hand_off(); //                                             batches  -> exporter cores
+        self.settle_returns(now); //                                    ends     -> answers
+        self.answer_late_tickets(now);
+        self.server.flush(now, &mut self.ingest, &mut self.requests); // answers -> bytes
+        self.publish_sometimes(now);
+    }
+
+    /// Sleeps in the ring until there is something to do.
+    fn sleep(&mut self, now: Nanos) -> std::io::Result<()> {
+        self.wake.about_to_sleep();
+        let idle = self.requests.is_empty() && self.returns.is_empty() && self.phase_is_followed();
+        let timeout = if idle { self.timeout(now) } else { Duration::ZERO };
+        let waited = self.server.wait(now, timeout);
+        self.wake.awake();
+        waited
+    }
+
+    fn timeout(&self, now: Nanos) -> Duration {
+        let batches = self.batchers.iter().filter_map(Batcher::deadline);
+        let due = batches.chain(self.tickets.deadline()).min();
+        let due = due.map_or(PULSE, |due| Duration::from_nanos(due.saturating_sub(now)));
+        let blocked = self.outboxes.iter().any(Outbox::is_blocked);
+        due.min(if blocked { BLOCKED_RETRY } else { PULSE })
+    }
+
+    fn take_requests(&mut self, now: Nanos) {
+        let mut requests = std::mem::take(&mut self.requests);
+        for request in requests.drain(..) {
+            self.take(request, now);
+        }
+        // Answers that were given may have let further requests in; they wait for the next turn.
+        requests.append(&mut self.requests);
+        self.requests = requests;
+    }
+
+    fn take(&mut self, request: Request, now: Nanos) {
+        let (id, tag) = (request.id, request.tag);
+        let route = crate::ingest::route::Route::unpack(tag);
+        match self.ingest.take(request) {
+            Ok(Some(taken)) => self.batch(id, taken, now),
+            Ok(None) => {
+                self.ingest.count(&route, RequestEnd::Ok);
+                let answer = success(route.shape(), route.signal, &PartialSuccess::default());
+                self.answer(id, answer, now);
+            }
+            Err((route, problem)) => {
+                self.ingest.count(&route, end_of(&problem));
+                tracing::debug!(
+                    signal = route.signal.name(),
+                    transport = route.transport.name(),
+                    error = problem.message,
+                    "A request was refused"
+                );
+                self.answer(id, problem.answer(), now);
+            }
+        }
+    }
+
+    /// Puts a request into the batch of each pipeline that takes it, and answers it if nobody
+    /// has to wait for its delivery.
+    fn batch(&mut self, id: RequestId, taken: Taken, now: Nanos) {
+        let Taken { checked, route, reserved } = taken;
+        let pipelines = self.ingest.pipelines(&route).to_vec();
+        let waits = |p: &usize| self.plan.pipelines[*p].ack == Ack::Delivered;
+        let ticket = pipelines.iter().any(waits).then(|| {
+            let deadline = now + self.plan.engine.ack_timeout.as_nanos() as Nanos;
+            self.tickets.open(id, route.pack(), deadline)
+        });
+        if ticket.is_some() {
+            self.ingest.requests_in_flight += 1;
+        }
+        let items = checked.counts().items;
+        let share = match pipelines.len() {
+            1 => Share::Own(reserved),
+            _ => Share::Joint(Rc::new(reserved)),
+        };
+        for pipeline in &pipelines {
+            for row in self.ledger.shards[usize::from(self.index)].routes(*pipeline) {
+                row.accepted_items.add(items);
+            }
+            let waiting = ticket.filter(|_| self.plan.pipelines[*pipeline].ack == Ack::Delivered);
+            let before = self.sealed.len();
+            let batcher = &mut self.batchers[*pipeline];
+            batcher.push(checked.clone(), share.clone(), waiting, now, &mut self.sealed);
+            self.count_in_flight(*pipeline, items);
+            self.seal_from(before, *pipeline);
+        }
+        if ticket.is_none() {
+            self.ingest.count(&route, RequestEnd::Ok);
+            let answer = success(route.shape(), route.signal, &PartialSuccess::default());
+            self.answer(id, answer, now);
+        }
+    }
+
+    fn seal_due(&mut self, now: Nanos) {
+        let draining = self.phase.is_draining();
+        for pipeline in 0..self.batchers.len() {
+            let before = self.sealed.len();
+            match draining {
+                true => self.batchers[pipeline].seal(&mut self.sealed),
+                false => self.batchers[pipeline].seal_due(now, &mut self.sealed),
+            }
+            self.seal_from(before, pipeline);
+        }
+    }
+
+    /// Gives names to the batches of `pipeline` that were sealed since `before`.
+    fn seal_from(&mut self, before: usize, pipeline: usize) {
+        for sealed in self.sealed.drain(before..) {
+            let id = BatchId { receiver: self.index, seq: self.next_seq };
+            self.next_seq += 1;
+            let Sealed { chain, held, tickets, requests } = sealed;
+            for ticket in &tickets {
+                self.tickets.add_part(*ticket);
+            }
+            let destinations = &self.plan.pipelines[pipeline].destinations;
+            let pending = Pending {
+                pipeline,
+                items: chain.counts.items,
+                held,
+                requests,
+                tickets,
+                outstanding: destinations.len(),
+                verdict: crate::acks::Verdict::default(),
+            };
+            self.pending.insert(id.seq, pending);
+            let batch = Arc::new(Batch {
+                id,
+                signal: chain.signal,
+                counts: chain.counts,
+                bytes: chain.bytes,
+                chain: chain.parts,
+            });
+            for destination in destinations {
+                self.outboxes[usize::from(*destination)].push(batch.clone());
+            }
+        }
+    }
+
+    fn hand_off(&mut self) {
+        for outbox in &mut self.outboxes {
+            outbox.feed();
+        }
+        for (pipeline, blocked) in self.plan.pipelines.iter().zip(&mut self.ingest.blocked) {
+            let is_blocked = |d: &u16| self.outboxes[usize::from(*d)].is_blocked();
+            *blocked = pipeline.destinations.iter().any(is_blocked);
+        }
+    }
+
+    fn answer(&mut self, id: RequestId, answer: forebay_net::request::Answer, now: Nanos) {
+        self.server.answer(id, answer, now, &mut self.ingest, &mut self.requests);
+    }
+
+    fn follow_phase(&mut self, now: Nanos) {
+        if self.phase.is_draining() && !self.ingest.draining {
+            self.ingest.draining = true;
+            self.server.drain(now, &mut self.ingest, &mut self.requests);
+        }
+        if self.phase.is_abandoning() {
+            self.abandon_outboxes(now);
+        }
+    }
+
+    fn phase_is_followed(&self) -> bool {
+        self.phase.is_draining() == self.ingest.draining
+    }
+
+    fn is_done(&mut self) -> bool {
+        self.ingest.draining
+            && self.requests.is_empty()
+            && self.pending.is_empty()
+            && self.batchers.iter().all(|batcher| batcher.deadline().is_none())
+            && (self.phase.is_abandoning() || !self.server.is_busy())
+    }
+
+    /// The one clock that the data path reads: once a turn.
+    fn now(&self) -> Nanos {
+        self.epoch.elapsed().as_nanos() as Nanos
+    }
+}
+
+fn end_of(problem: &Problem) -> RequestEnd {
+    match problem {
+        Problem { retry_delay: Some(_), .. } => RequestEnd::Overloaded,
+        Problem { status: http::StatusCode::PAYLOAD_TOO_LARGE, .. } => RequestEnd::TooLarge,
+        Problem { status: http::StatusCode::UNSUPPORTED_MEDIA_TYPE, .. } => RequestEnd::Unserved,
+        _ => RequestEnd::Invalid,
+    }
+}
+
+fn ring_options(ring: &plan::Ring) -> Options {
+    Options {
+        entries: ring.entries,
+        buffers: ring.buffers,
+        buffer_bytes: ring.buffer_bytes,
+        highest: match ring.rung {
+            plan::Rung::Auto => Rung::Deferred,
+            plan::Rung::Multishot => Rung::Cooperative,
+            plan::Rung::Oneshot => Rung::Oneshot,
+        },
+    }
+}
+
+fn net_limits(limits: &plan::Limits) -> Limits {
+    let nanos = |duration: Duration| duration.as_nanos() as Nanos;
+    Limits {
+        header_bytes_max: limits.header_bytes_max,
+        connections_max: limits.connections_max,
+        connection_requests_max: limits.connection_requests_max,
+        header_timeout: nanos(limits.header_timeout),
+        body_timeout: nanos(limits.body_timeout),
+        idle_timeout: nanos(limits.idle_timeout),
+        write_timeout: nanos(limits.write_timeout),
+    }
+}

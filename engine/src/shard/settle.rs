@@ -1,0 +1,145 @@
+//! The second half of a batch's life: its ends come back, and whoever waited is told.
+
+use std::time::Duration;
+
+use forebay_codec::status::PartialSuccess;
+use forebay_exporters::batch::{DropReason, Outcome, Settled};
+use forebay_net::grpc::code;
+use forebay_net::request::Nanos;
+use http::StatusCode;
+
+use super::Shard;
+use crate::acks::{Ticket, Verdict};
+use crate::ingest::answers::{Problem, status_of, success};
+use crate::ingest::route::Route;
+use crate::ledger::RequestEnd;
+
+/// Overloaded clients are sent away for this long at least, and at most.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+impl Shard {
+    /// The items of a request are in flight to each destination of `pipeline`.
+    pub(super) fn count_in_flight(&self, pipeline: usize, items: u64) {
+        for row in self.ledger.shards[usize::from(self.index)].routes(pipeline) {
+            row.in_flight_items.add(items);
+        }
+    }
+
+    pub(super) fn settle_returns(&mut self, now: Nanos) {
+        while let Some(settled) = self.returns.pop() {
+            self.settle(&settled, now);
+        }
+        self.refresh_retry_delay(now);
+    }
+
+    /// What never reached a lane when the time for draining is over.
+    pub(super) fn abandon_outboxes(&mut self, now: Nanos) {
+        for destination in 0..self.outboxes.len() {
+            for batch in self.outboxes[destination].abandon() {
+                let outcome = Outcome::Dropped {
+                    reason: DropReason::Shutdown,
+                    code: None,
+                    message: "the process stopped before it was sent".to_owned(),
+                };
+                let settled =
+                    Settled { batch: batch.id, destination: destination as u16, outcome };
+                self.settle(&settled, now);
+            }
+        }
+    }
+
+    fn settle(&mut self, settled: &Settled, now: Nanos) {
+        let Some(pending) = self.pending.get_mut(&settled.batch.seq) else {
+            unreachable!("a batch is settled once by each of its destinations");
+        };
+        let (pipeline, items) = (pending.pipeline, pending.items);
+        let destinations = &self.plan.pipelines[pipeline].destinations;
+        let place = destinations.iter().position(|d| *d == settled.destination);
+        let place = place.expect("a batch goes to its pipeline's destinations");
+        let row = self.ledger.shards[usize::from(self.index)].route(pipeline, place);
+        row.in_flight_items.subtract(items);
+        match &settled.outcome {
+            Outcome::Delivered { rejected_items } => {
+                let rejected = (*rejected_items).min(items);
+                row.delivered_items.add(items - rejected);
+                row.dropped_items[DropReason::PartialSuccess.index()].add(rejected);
+            }
+            Outcome::Dropped { reason, .. } => row.dropped_items[reason.index()].add(items),
+        }
+        if !pending.tickets.is_empty() {
+            let name = &self.plan.destinations[usize::from(settled.destination)].name;
+            pending.verdict.add(name, &settled.outcome, items, pending.requests == 1);
+        }
+        pending.outstanding -= 1;
+        if pending.outstanding == 0
+            && let Some(pending) = self.pending.remove(&settled.batch.seq)
+        {
+            let given_back = pending.held.into_bytes();
+            self.settled_bytes += given_back as u64;
+            self.ingest.budget.give_back(given_back);
+            for ticket in pending.tickets {
+                if let Some(ticket) = self.tickets.end_part(ticket, &pending.verdict) {
+                    self.answer_ticket(ticket, now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn answer_late_tickets(&mut self, now: Nanos) {
+        while let Some(ticket) = self.tickets.poll_late(now) {
+            let route = Route::unpack(ticket.tag);
+            let delay = self.ingest.delay();
+            let message = "not delivered within engine.acks.timeout: the items are still being \
+                           retried, and sending them again may deliver them twice";
+            let answer = Problem::overloaded(route.shape(), message, delay).answer();
+            self.ingest.requests_in_flight -= 1;
+            self.ingest.count(&route, RequestEnd::Overloaded);
+            self.answer(ticket.request, answer, now);
+        }
+    }
+
+    fn answer_ticket(&mut self, ticket: Ticket, now: Nanos) {
+        let route = Route::unpack(ticket.tag);
+        let Verdict { rejected_items, remark, failure } = ticket.verdict;
+        self.ingest.requests_in_flight -= 1;
+        let answer = match failure {
+            None => {
+                self.ingest.count(&route, RequestEnd::Ok);
+                let partial =
+                    PartialSuccess { rejected: rejected_items, message: remark.unwrap_or_default() };
+                success(route.shape(), route.signal, &partial)
+            }
+            Some(failure) if failure.retryable => {
+                self.ingest.count(&route, RequestEnd::Overloaded);
+                let delay = self.ingest.delay();
+                Problem::overloaded(route.shape(), &failure.message, delay).answer()
+            }
+            Some(failure) => {
+                self.ingest.count(&route, RequestEnd::Failed);
+                let code = failure.code.unwrap_or(code::INTERNAL);
+                let status = match code {
+                    // "Too many requests" would invite the client to try again.
+                    code::RESOURCE_EXHAUSTED => StatusCode::PAYLOAD_TOO_LARGE,
+                    code => status_of(code),
+                };
+                Problem::new(route.shape(), status, code, failure.message).answer()
+            }
+        };
+        self.answer(ticket.request, answer, now);
+    }
+
+    /// How long it takes to work off what is held, at the pace of the last second.
+    fn refresh_retry_delay(&mut self, now: Nanos) {
+        let elapsed = now.saturating_sub(self.rate_since);
+        if elapsed < 1_000_000_000 {
+            return;
+        }
+        let per_second = self.settled_bytes as f64 * 1e9 / elapsed as f64;
+        let held = self.ingest.budget.taken_bytes() as f64;
+        let seconds = if per_second > 0.0 { held / per_second } else { held.min(30.0) };
+        self.ingest.retry_delay =
+            Duration::from_secs_f64(seconds.clamp(RETRY_MIN.as_secs_f64(), RETRY_MAX.as_secs_f64()));
+        (self.settled_bytes, self.rate_since) = (0, now);
+    }
+}

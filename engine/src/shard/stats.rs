@@ -1,0 +1,71 @@
+//! What a shard shows of itself: copied out a few times a second, read by the control plane.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use forebay_net::request::Nanos;
+
+use super::Shard;
+use crate::ledger::Count;
+
+const PUBLISH_INTERVAL: Nanos = 200_000_000;
+
+/// Gauges and counters of one receiver core.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ShardStats {
+    /// When it last turned, in nanoseconds since the process's epoch: its pulse.
+    pub turned_at: AtomicU64,
+    /// Whether any pipeline takes requests.
+    pub open: AtomicBool,
+    pub turns: Count,
+    pub connections: Count,
+    pub connections_accepted: Count,
+    pub connections_over_limit: Count,
+    pub accept_errors: Count,
+    pub timeouts: Count,
+    pub received_bytes: Count,
+    pub sent_bytes: Count,
+    pub ring_enters: Count,
+    pub ring_completions: Count,
+    pub ring_overflows: Count,
+    pub ring_no_buffers: Count,
+    pub budget_taken_bytes: Count,
+    pub budget_bytes: Count,
+    pub batches_pending: Count,
+    pub batches_sealed: Count,
+    pub tickets: Count,
+}
+
+impl Shard {
+    pub(super) fn publish_sometimes(&mut self, now: Nanos) {
+        self.stats.turns.add(1);
+        let last = self.stats.turned_at.load(Ordering::Relaxed);
+        if now.saturating_sub(last) >= PUBLISH_INTERVAL || last == 0 {
+            self.publish(now);
+        }
+    }
+
+    pub(super) fn publish(&mut self, now: Nanos) {
+        let server = self.server.stats();
+        let stats = &self.stats;
+        stats.connections.set(server.connections);
+        stats.connections_accepted.set(server.accepted);
+        stats.connections_over_limit.set(server.over_limit);
+        stats.accept_errors.set(server.accept_errors);
+        stats.timeouts.set(server.timeouts);
+        stats.received_bytes.set(server.received_bytes);
+        stats.sent_bytes.set(server.sent_bytes);
+        stats.ring_enters.set(server.ring.enters);
+        stats.ring_completions.set(server.ring.completions);
+        stats.ring_overflows.set(server.ring.cq_overflows);
+        stats.ring_no_buffers.set(server.ring.no_buffers);
+        stats.budget_taken_bytes.set(self.ingest.budget.taken_bytes() as u64);
+        stats.budget_bytes.set(self.ingest.budget.bytes_max() as u64);
+        stats.batches_pending.set(self.pending.len() as u64);
+        stats.batches_sealed.set(self.next_seq);
+        stats.tickets.set(self.tickets.count() as u64);
+        let open = !self.ingest.draining && self.ingest.blocked.iter().any(|blocked| !blocked);
+        stats.open.store(open, Ordering::Relaxed);
+        stats.turned_at.store(now.max(1), Ordering::Relaxed);
+    }
+}
