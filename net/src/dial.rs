@@ -26,10 +26,7 @@ impl Target {
     pub fn of(uri: &Uri, port_default: u16) -> Option<Target> {
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(port_default);
-        Some(Target {
-            host: host.to_owned(),
-            port,
-        })
+        Some(Target { host: host.to_owned(), port })
     }
 }
 
@@ -49,10 +46,7 @@ impl fmt::Display for Target {
 pub async fn dial(target: &Target, turn: usize, timeout: Duration) -> io::Result<Stream> {
     let mut addresses = within(timeout, "looking up the name", resolve(target.clone())).await?;
     if addresses.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the name has no addresses",
-        ));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"));
     }
     let first = turn % addresses.len();
     addresses.rotate_left(first);
@@ -111,14 +105,8 @@ mod tests {
 
     #[test]
     fn a_target_is_the_host_and_the_port_or_its_default() {
-        assert_eq!(
-            target("http://collector:9999/x").as_deref(),
-            Some("collector:9999")
-        );
-        assert_eq!(
-            target("http://collector").as_deref(),
-            Some("collector:4317")
-        );
+        assert_eq!(target("http://collector:9999/x").as_deref(), Some("collector:9999"));
+        assert_eq!(target("http://collector").as_deref(), Some("collector:4317"));
         assert_eq!(target("http://[::1]:5").as_deref(), Some("[::1]:5"));
         assert_eq!(target("/v1/traces"), None);
     }

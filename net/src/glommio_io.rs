@@ -24,8 +24,12 @@ use tokio::io::ReadBuf;
 /// Registered for storage I/O in each of an executor's three rings. The exporters use none of it;
 /// the default would need 30 MiB of locked memory, and 8 MiB is what a process usually gets.
 const IO_MEMORY_BYTES: usize = 64 << 10;
-/// How long a busy executor may leave wakes from other threads unseen.
-const PREEMPT_INTERVAL: Duration = Duration::from_millis(2);
+/// How long a busy executor may leave wakes from other threads unseen. Much shorter than the
+/// scheduler's slices would make the stall that [`heartbeat`] bounds common.
+const PREEMPT_INTERVAL: Duration = Duration::from_millis(20);
+/// The longest such stall.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(20);
+const HEARTBEATS: u32 = 3;
 /// Writes are gathered up to this, so that a small frame header does not cost a send of its own.
 const WRITE_BUFFER_BYTES: usize = 64 << 10;
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -43,26 +47,27 @@ where
 {
     probe()?;
     let (made, answer) = mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new()
-        .name(name.clone())
-        .spawn(move || {
-            let executor = match make_executor(&name, core) {
-                Ok(executor) => executor,
-                Err(error) => {
-                    // Nobody listens only if the caller has panicked meanwhile.
-                    let _ = made.send(Err(error));
-                    return;
-                }
-            };
-            let _ = made.send(Ok(()));
-            executor.run(async move { main().await });
-        })?;
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+        let executor = match make_executor(&name, core) {
+            Ok(executor) => executor,
+            Err(error) => {
+                // Nobody listens only if the caller has panicked meanwhile.
+                let _ = made.send(Err(error));
+                return;
+            }
+        };
+        let _ = made.send(Ok(()));
+        executor.run(async move {
+            for phase in 0..HEARTBEATS {
+                spawn(heartbeat(phase));
+            }
+            main().await;
+        });
+    })?;
     match answer.recv() {
         Ok(Ok(())) => Ok(thread),
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::Error::other(
-            "the exporter thread ended before its executor was made",
-        )),
+        Err(_) => Err(io::Error::other("the exporter thread ended before its executor was made")),
     }
 }
 
@@ -215,6 +220,20 @@ impl hyper::rt::Write for Stream {
     }
 }
 
+/// Wakes the executor every [`HEARTBEAT_INTERVAL`], together with its likes.
+///
+/// glommio 0.9 parks with runnable tasks in its queues if the preemption timer, or a late
+/// notification of another thread, fires in the moment between polling for I/O and running tasks
+/// (`run_task_queues` then reports that nothing ran). Nothing but the next event ends that sleep,
+/// so there is always a next event. Several beat in turn, since the one that has just fired may
+/// itself be among the tasks that were not run.
+async fn heartbeat(phase: u32) {
+    sleep(HEARTBEAT_INTERVAL * phase).await;
+    loop {
+        sleep(HEARTBEAT_INTERVAL * HEARTBEATS).await;
+    }
+}
+
 /// Makes and drops a tiny ring, to fail here with words instead of inside glommio without.
 fn probe() -> io::Result<()> {
     io_uring::IoUring::new(4).map(drop).map_err(|error| {
@@ -227,10 +246,7 @@ fn probe() -> io::Result<()> {
             Some(libc::ENOMEM) => "too little locked memory: raise `ulimit -l` (LimitMEMLOCK)",
             _ => "no ring could be made",
         };
-        io::Error::new(
-            error.kind(),
-            format!("exporter cores need io_uring: {why} ({error})"),
-        )
+        io::Error::new(error.kind(), format!("exporter cores need io_uring: {why} ({error})"))
     })
 }
 

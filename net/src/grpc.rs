@@ -108,12 +108,7 @@ pub fn failed(code: u32, message: &str, details: Option<&[u8]>) -> Answer {
     if let Some(details) = details {
         headers.push((GRPC_DETAILS, base64_unpadded(details)));
     }
-    Answer {
-        status: StatusCode::OK,
-        headers,
-        body: Bytes::new(),
-        trailers: Vec::new(),
-    }
+    Answer { status: StatusCode::OK, headers, body: Bytes::new(), trailers: Vec::new() }
 }
 
 /// `grpc-timeout`: at most eight digits and a unit. `None` for anything else.
@@ -149,9 +144,7 @@ fn base64_unpadded(bytes: &[u8]) -> HeaderValue {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
-        let wide = group
-            .iter()
-            .fold(0u32, |wide, byte| (wide << 8) | u32::from(*byte))
+        let wide = group.iter().fold(0u32, |wide, byte| (wide << 8) | u32::from(*byte))
             << (8 * (3 - group.len()));
         for place in 0..=group.len() {
             text.push(ALPHABET[(wide >> (18 - 6 * place)) as usize & 63]);
@@ -190,10 +183,7 @@ mod tests {
     #[test]
     fn a_grpc_timeout_has_at_most_eight_digits_and_a_unit() {
         assert_eq!(timeout("10S"), Some(Duration::from_secs(10)));
-        assert_eq!(
-            timeout("99999999H"),
-            Some(Duration::from_secs(99_999_999 * 3600))
-        );
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
         for bad in ["", "S", "10", "100000000S", "-1S", "1x", "1.5S", "é"] {
             assert_eq!(timeout(bad), None, "{bad}");
@@ -205,9 +195,7 @@ mod tests {
         let answer = failed(3, "50% of \u{e9}\n", Some(b"\x08\x03"));
         let value = |name: HeaderName| {
             let found = answer.headers.iter().find(|(n, _)| *n == name);
-            found
-                .map(|(_, value)| value.to_str().unwrap().to_owned())
-                .unwrap()
+            found.map(|(_, value)| value.to_str().unwrap().to_owned()).unwrap()
         };
         assert_eq!(value(GRPC_MESSAGE), "50%25 of %C3%A9%0A");
         assert_eq!(value(GRPC_DETAILS), "CAM");

@@ -139,13 +139,7 @@ impl Http1 {
                 self.refuse_and_finish(answer, turn);
                 false
             }
-            Parsed::Complete {
-                head,
-                bytes,
-                chunked,
-                keep_alive,
-                expects_continue,
-            } => {
+            Parsed::Complete { head, bytes, chunked, keep_alive, expects_continue } => {
                 let _ = self.input.split_to(bytes);
                 self.since = turn.now;
                 self.keep_alive = keep_alive && !self.draining;
@@ -164,17 +158,13 @@ impl Http1 {
             Ok(admitted) => admitted,
             Err(answer) => return self.refuse(answer, framing, expects, turn),
         };
-        if head
-            .content_length
-            .is_some_and(|length| length > admitted.body_bytes_max as u64)
-        {
+        if head.content_length.is_some_and(|length| length > admitted.body_bytes_max as u64) {
             let bytes_max = admitted.body_bytes_max;
             let answer = turn.door.refuse(&head, Refusal::TooLarge { bytes_max });
             return self.refuse(answer, framing, expects, turn);
         }
         if expects && self.input.is_empty() {
-            self.output
-                .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         self.state = State::Body(Box::new(Receiving {
             head,
@@ -231,10 +221,7 @@ impl Http1 {
         self.stream = self.stream.wrapping_add(1);
         self.awaiting_answer = true;
         turn.requests.push(Request {
-            id: RequestId {
-                key: turn.key,
-                stream: self.stream,
-            },
+            id: RequestId { key: turn.key, stream: self.stream },
             head: receiving.head,
             tag: receiving.tag,
             body: receiving.body.freeze(),
@@ -257,10 +244,7 @@ impl Http1 {
         self.since = turn.now;
         self.state = match left {
             0 => State::Head,
-            _ => State::Discard {
-                framing,
-                left: DISCARD_BYTES_MAX,
-            },
+            _ => State::Discard { framing, left: DISCARD_BYTES_MAX },
         };
         if !self.keep_alive {
             self.end(Standing::FinishThenLinger, turn);
@@ -501,9 +485,7 @@ impl Receiving {
                 },
             };
             if self.body.len() + piece.len() > self.bytes_max {
-                return Step::Refused(Refusal::TooLarge {
-                    bytes_max: self.bytes_max,
-                });
+                return Step::Refused(Refusal::TooLarge { bytes_max: self.bytes_max });
             }
             if !turn.door.reserve(piece.len()) {
                 return Step::Refused(Refusal::Overloaded);

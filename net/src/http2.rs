@@ -37,8 +37,11 @@ const MAX_FRAME_BYTES: u32 = 16 << 10;
 /// The HPACK table that a client may use.
 const HEADER_TABLE_BYTES: u32 = 4096;
 /// Streams that a client may reset before we saw them, and that we may reset for its errors
-/// (CVE-2023-44487, CVE-2025-8671): then the connection ends.
+/// (CVE-2025-8671): then the connection ends.
 const RESETS_MAX: usize = 64;
+/// How many more requests a client may reset than it lets us answer (CVE-2023-44487). A client
+/// whose calls time out by the hundred meets it too, and loses nothing but its connection.
+const RESETS_AHEAD_MAX: usize = 512;
 
 pub struct Http2 {
     pipe: Pipe,
@@ -47,6 +50,8 @@ pub struct Http2 {
     /// Streams whose body is not complete.
     receiving: Vec<u32>,
     in_flight: usize,
+    /// Resets that no answered request has made up for.
+    resets_ahead: usize,
     since: Nanos,
     draining: bool,
 }
@@ -101,6 +106,7 @@ impl Http2 {
             streams: HashMap::new(),
             receiving: Vec::new(),
             in_flight: 0,
+            resets_ahead: 0,
             since: now,
             draining: false,
         }
@@ -115,6 +121,24 @@ impl Http2 {
             if !accepted && !received {
                 break;
             }
+        }
+        if self.resets_ahead > RESETS_AHEAD_MAX
+            && let State::Open(connection) = &mut self.state
+        {
+            self.resets_ahead = 0;
+            connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            // Writes the GOAWAY; the end of the connection comes with one of the next polls.
+            let _ = connection.poll_closed(&mut context);
+            self.release_all(turn);
+            self.state = State::Over;
+        }
+    }
+
+    /// Answers, and remembers whether anybody was there to be answered.
+    fn respond(&mut self, stream: Stream, answer: Answer) {
+        match respond_to(stream, answer) {
+            Ok(()) => self.resets_ahead = self.resets_ahead.saturating_sub(1),
+            Err(_) => self.resets_ahead += 1,
         }
     }
 
@@ -176,23 +200,15 @@ impl Http2 {
             content_length: content_length(&parts.headers),
             headers: parts.headers,
         };
-        let stream = Stream {
-            respond,
-            receiving: None,
-        };
+        let stream = Stream { respond, receiving: None };
         let admitted = match turn.door.admit(&head) {
             Ok(admitted) => admitted,
-            Err(answer) => return respond_to(stream, answer),
+            Err(answer) => return self.respond(stream, answer),
         };
         let bytes_max = admitted.body_bytes_max;
-        if head
-            .content_length
-            .is_some_and(|length| length > bytes_max as u64)
-        {
-            return respond_to(
-                stream,
-                turn.door.refuse(&head, Refusal::TooLarge { bytes_max }),
-            );
+        if head.content_length.is_some_and(|length| length > bytes_max as u64) {
+            let answer = turn.door.refuse(&head, Refusal::TooLarge { bytes_max });
+            return self.respond(stream, answer);
         }
         let id = stream.respond.stream_id().as_u32();
         let receiving = Receiving {
@@ -204,13 +220,7 @@ impl Http2 {
             reserved: 0,
             since: turn.now,
         };
-        self.streams.insert(
-            id,
-            Stream {
-                receiving: Some(receiving),
-                ..stream
-            },
-        );
+        self.streams.insert(id, Stream { receiving: Some(receiving), ..stream });
         self.receiving.push(id);
     }
 
@@ -254,10 +264,7 @@ impl Http2 {
                 self.in_flight += 1;
                 self.streams.insert(id, stream);
                 turn.requests.push(Request {
-                    id: RequestId {
-                        key: turn.key,
-                        stream: id,
-                    },
+                    id: RequestId { key: turn.key, stream: id },
                     head: receiving.head,
                     tag: receiving.tag,
                     body: receiving.body.freeze(),
@@ -266,11 +273,13 @@ impl Http2 {
             }
             Step::Refused(refusal) => {
                 turn.door.release(receiving.reserved);
-                respond_to(stream, turn.door.refuse(&receiving.head, refusal));
+                let answer = turn.door.refuse(&receiving.head, refusal);
+                self.respond(stream, answer);
             }
             Step::Reset | Step::Pending => {
                 turn.door.release(receiving.reserved);
                 turn.door.abandoned(Protocol::Http2);
+                self.resets_ahead += 1;
             }
         }
     }
@@ -310,7 +319,7 @@ impl Core for Http2 {
         if let Some(stream) = self.streams.remove(&stream) {
             self.in_flight -= 1;
             self.since = turn.now;
-            respond_to(stream, answer);
+            self.respond(stream, answer);
             self.pump(turn);
         }
     }
@@ -371,11 +380,7 @@ impl Core for Http2 {
         if matches!(self.state, State::Handshake(_)) {
             return Some(self.since + limits.header_timeout);
         }
-        let stalled = self
-            .streams
-            .values()
-            .filter_map(|s| Some(s.receiving.as_ref()?.since))
-            .min();
+        let stalled = self.streams.values().filter_map(|s| Some(s.receiving.as_ref()?.since)).min();
         match stalled {
             Some(since) => Some(since + limits.body_timeout),
             None if self.in_flight > 0 => None,
@@ -423,34 +428,25 @@ impl Receiving {
     }
 }
 
-/// Errors mean that the peer reset the stream: then nobody waits for the answer.
-fn respond_to(mut stream: Stream, answer: Answer) {
+/// An error means that the peer reset the stream: nobody waits for the answer.
+fn respond_to(mut stream: Stream, answer: Answer) -> Result<(), h2::Error> {
     let mut response = Response::new(());
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
-    headers.extend(
-        answer
-            .headers
-            .into_iter()
-            .map(|(name, value)| (Some(name), value)),
-    );
+    headers.extend(answer.headers.into_iter().map(|(name, value)| (Some(name), value)));
     let ends = answer.body.is_empty() && answer.trailers.is_empty();
-    let Ok(mut send) = stream.respond.send_response(response, ends) else {
-        return;
-    };
+    let mut send = stream.respond.send_response(response, ends)?;
     if ends {
-        return;
+        return Ok(());
     }
     let body_ends = answer.trailers.is_empty();
-    if send.send_data(answer.body, body_ends).is_ok() && !body_ends {
-        let trailers = answer
-            .trailers
-            .into_iter()
-            .map(|(name, value)| (Some(name), value));
-        let mut map = HeaderMap::new();
-        map.extend(trailers);
-        let _ = send.send_trailers(map);
+    send.send_data(answer.body, body_ends)?;
+    if body_ends {
+        return Ok(());
     }
+    let mut trailers = HeaderMap::new();
+    trailers.extend(answer.trailers.into_iter().map(|(name, value)| (Some(name), value)));
+    send.send_trailers(trailers)
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

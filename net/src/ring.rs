@@ -11,7 +11,8 @@
 //! Not here: protocols, timers, what to do with a connection (`server`).
 
 pub mod explain;
-pub mod provided;
+mod provided;
+mod slots;
 pub mod uring;
 
 use std::io;

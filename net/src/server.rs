@@ -97,11 +97,7 @@ impl Server {
     }
 
     pub fn stats(&self) -> ServerStats {
-        ServerStats {
-            connections: self.open as u64,
-            ring: self.ring.stats(),
-            ..self.stats
-        }
+        ServerStats { connections: self.open as u64, ring: self.ring.stats(), ..self.stats }
     }
 
     /// Open connections.
@@ -167,18 +163,11 @@ impl Server {
     /// Whether any connection waits for an answer or still has bytes of one to send.
     pub fn is_busy(&mut self) -> bool {
         let ring = &mut self.ring;
-        self.connections
-            .iter()
-            .flatten()
-            .any(|c| c.in_flight() > 0 || ring.is_sending(c.key))
+        self.connections.iter().flatten().any(|c| c.in_flight() > 0 || ring.is_sending(c.key))
     }
 
     fn keys(&self) -> Vec<Key> {
-        self.connections
-            .iter()
-            .flatten()
-            .map(|connection| connection.key)
-            .collect()
+        self.connections.iter().flatten().map(|connection| connection.key).collect()
     }
 
     fn handle(&mut self, done: Done, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
@@ -257,8 +246,7 @@ impl Server {
             && deadline < connection.timer_at
         {
             connection.timer_at = deadline;
-            self.timers
-                .push(Reverse((deadline, key.index, key.generation)));
+            self.timers.push(Reverse((deadline, key.index, key.generation)));
         }
     }
 
@@ -316,10 +304,7 @@ impl Server {
                 continue;
             }
             connection.timer_at = Nanos::MAX;
-            if connection
-                .deadline(&self.limits)
-                .is_some_and(|deadline| deadline <= now)
-            {
+            if connection.deadline(&self.limits).is_some_and(|deadline| deadline <= now) {
                 self.stats.timeouts += 1;
                 if connection.is_past_saving(now, &self.limits) {
                     self.close(key, now, door, requests);
@@ -402,9 +387,7 @@ impl Server {
     fn close(&mut self, key: Key, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
         self.with(key, now, door, requests, Connection::handle_lost);
         if let Some(slot) = self.connections.get_mut(key.index as usize)
-            && slot
-                .as_ref()
-                .is_some_and(|connection| connection.key == key)
+            && slot.as_ref().is_some_and(|connection| connection.key == key)
         {
             *slot = None;
             self.open -= 1;

@@ -19,10 +19,7 @@ pub struct Wake {
 impl Wake {
     pub fn new() -> io::Result<Wake> {
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Wake {
-            eventfd,
-            sleeping: AtomicBool::new(false),
-        })
+        Ok(Wake { eventfd, sleeping: AtomicBool::new(false) })
     }
 
     /// Called by anybody, after what the sleeper shall find was put where it looks.

@@ -32,10 +32,7 @@ pub(super) enum Piece {
 
 impl Chunked {
     pub(super) fn new() -> Chunked {
-        Chunked {
-            state: State::Size,
-            trailer_bytes: 0,
-        }
+        Chunked { state: State::Size, trailer_bytes: 0 }
     }
 
     /// The next piece of data in `input`, which it removes from there.
@@ -90,11 +87,7 @@ enum Line {
 
 /// Takes a line off `input`, without its CRLF.
 fn line(input: &mut BytesMut, bytes_max: usize) -> Line {
-    match input
-        .iter()
-        .take(bytes_max + 2)
-        .position(|byte| *byte == b'\n')
-    {
+    match input.iter().take(bytes_max + 2).position(|byte| *byte == b'\n') {
         Some(end) if end > 0 && input[end - 1] == b'\r' => {
             let mut line = input.split_to(end + 1);
             line.truncate(end - 1);
@@ -107,10 +100,7 @@ fn line(input: &mut BytesMut, bytes_max: usize) -> Line {
 }
 
 fn size(line: &[u8]) -> Option<u64> {
-    let digits = line
-        .iter()
-        .take_while(|byte| byte.is_ascii_hexdigit())
-        .count();
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let well_ended = matches!(line.get(digits), None | Some(b';' | b' ' | b'\t'));
     if !(1..=16).contains(&digits) || !well_ended || line.contains(&b'\r') {
         return None;
@@ -148,11 +138,7 @@ mod tests {
         let body = b"5\r\nhello\r\n1;name=value\r\n \r\nA\r\n0123456789\r\n0\r\nx: y\r\n\r\nGET";
         for step in 1..body.len() {
             let (data, rest) = decode(body, step);
-            assert_eq!(
-                data.as_deref(),
-                Some(&b"hello 0123456789"[..]),
-                "in steps of {step}"
-            );
+            assert_eq!(data.as_deref(), Some(&b"hello 0123456789"[..]), "in steps of {step}");
             assert_eq!(rest, b"GET", "in steps of {step}");
         }
     }

@@ -62,10 +62,7 @@ fn too_large() -> Parsed {
 }
 
 fn malformed(reason: &'static str) -> Parsed {
-    Parsed::Malformed {
-        status: StatusCode::BAD_REQUEST,
-        reason,
-    }
+    Parsed::Malformed { status: StatusCode::BAD_REQUEST, reason }
 }
 
 struct Framed {
@@ -106,14 +103,7 @@ fn complete(
                 .get(EXPECT)
                 .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")),
         chunked,
-        head: Head {
-            listener,
-            protocol: Protocol::Http1,
-            method,
-            path,
-            headers,
-            content_length,
-        },
+        head: Head { listener, protocol: Protocol::Http1, method, path, headers, content_length },
     })
 }
 
@@ -139,9 +129,7 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     if !plain || values.next().is_some() {
         return Err(BAD);
     }
-    let length = std::str::from_utf8(digits)
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let length = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
     length.map(Some).ok_or(BAD)
 }
 
@@ -154,25 +142,19 @@ fn keeps_alive(headers: &HeaderMap, is_1_1: bool) -> bool {
             .flat_map(|value| value.split(','))
             .any(|option| option.trim().eq_ignore_ascii_case(token))
     };
-    if is_1_1 {
-        !says("close")
-    } else {
-        says("keep-alive") && !says("close")
-    }
+    if is_1_1 { !says("close") } else { says("keep-alive") && !says("close") }
 }
 
 /// The path of an origin-form or absolute-form target, without its query.
 fn path_of(target: &str) -> Result<String, &'static str> {
     let target = match target.split_once("://") {
+        // A query may hold an address, too.
+        _ if target.starts_with('/') => target,
         Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
         None => target,
     };
     if !target.starts_with('/') && target != "*" {
         return Err("the request target is not a path");
     }
-    Ok(target
-        .split(['?', '#'])
-        .next()
-        .unwrap_or_default()
-        .to_owned())
+    Ok(target.split(['?', '#']).next().unwrap_or_default().to_owned())
 }

@@ -51,11 +51,7 @@ impl AsyncRead for Pipe {
     ) -> Poll<io::Result<()>> {
         let mut ends = self.0.borrow_mut();
         if ends.input.is_empty() {
-            return if ends.eof {
-                Poll::Ready(Ok(()))
-            } else {
-                Poll::Pending
-            };
+            return if ends.eof { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         let bytes = ends.input.len().min(buffer.remaining());
         buffer.put_slice(&ends.input[..bytes]);

@@ -29,14 +29,10 @@ pub fn setup_failed(error: &io::Error, sysctl: Option<&str>) -> String {
             "the memlock limit is too small for the ring",
             "raise `LimitMEMLOCK` (systemd) or `ulimit -l`",
         ),
-        (Some(libc::EMFILE | libc::ENFILE), _) => (
-            "no file descriptor is left",
-            "raise `LimitNOFILE` (systemd) or `ulimit -n`",
-        ),
-        _ => (
-            "the kernel refused every way of setting it up",
-            "use Linux 5.11 or later",
-        ),
+        (Some(libc::EMFILE | libc::ENFILE), _) => {
+            ("no file descriptor is left", "raise `LimitNOFILE` (systemd) or `ulimit -n`")
+        }
+        _ => ("the kernel refused every way of setting it up", "use Linux 5.11 or later"),
     };
     format!(
         "io_uring is not available: {error}\n   why: {why}\n  cost: nothing can be received\n  hint: {hint}"
@@ -55,12 +51,7 @@ mod tests {
     #[test]
     fn each_cause_of_a_missing_ring_is_named_with_its_cure() {
         let cases = [
-            (
-                libc::EPERM,
-                Some("2\n"),
-                "kernel.io_uring_disabled is 2",
-                "sysctl -w",
-            ),
+            (libc::EPERM, Some("2\n"), "kernel.io_uring_disabled is 2", "sysctl -w"),
             (libc::EPERM, Some("1"), "is 1", "io_uring_group"),
             (libc::EPERM, Some("0"), "seccomp", "seccomp profile"),
             (libc::EPERM, None, "seccomp", "seccomp profile"),
@@ -72,10 +63,7 @@ mod tests {
         for (errno, sysctl, why, hint) in cases {
             let text = setup_failed(&io::Error::from_raw_os_error(errno), sysctl);
             assert!(text.contains(why), "{text}");
-            assert!(
-                text.lines().last().is_some_and(|line| line.contains(hint)),
-                "{text}"
-            );
+            assert!(text.lines().last().is_some_and(|line| line.contains(hint)), "{text}");
         }
     }
 }

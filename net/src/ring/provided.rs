@@ -51,13 +51,7 @@ impl Provided {
         unsafe {
             submitter.register_buf_ring_with_flags(map.as_mut_ptr() as u64, count, GROUP, 0)?
         };
-        let mut provided = Provided {
-            map,
-            buffers_offset,
-            buffer_bytes,
-            count,
-            tail: 0,
-        };
+        let mut provided = Provided { map, buffers_offset, buffer_bytes, count, tail: 0 };
         for buffer in 0..count {
             provided.give_back(buffer);
         }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,35 +17,15 @@ use io_uring::{IoUring, cqueue, opcode, types};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
 use super::provided::{GROUP, Provided};
+use super::slots::{
+    KIND_ACCEPT, KIND_CANCEL, KIND_RECEIVE, KIND_RECEIVE_INTO, KIND_SEND, KIND_WAKE, NOBODY,
+    Receiving, Slots, pack, pack_listener, raw_fd, unpack,
+};
 use super::{Chunk, Done, End, Key, Options, RingStats, Rung, Sending, explain};
 use crate::wake::Wake;
 
 /// What a one-shot receive offers the kernel when there are no provided buffers.
 const ONESHOT_BYTES: usize = 4096;
-
-const KIND_ACCEPT: u8 = 1;
-const KIND_RECEIVE: u8 = 2;
-const KIND_RECEIVE_INTO: u8 = 3;
-const KIND_SEND: u8 = 4;
-const KIND_WAKE: u8 = 5;
-const KIND_CANCEL: u8 = 6;
-
-enum Receiving {
-    Nothing,
-    Multishot { cancelling: bool },
-    Oneshot { buffer: BytesMut },
-    Into { buffer: BytesMut },
-}
-
-struct Slot {
-    generation: u32,
-    fd: Option<OwnedFd>,
-    receiving: Receiving,
-    sending: Option<Sending>,
-    /// Operations whose last completion has not come.
-    in_flight: u32,
-    closing: bool,
-}
 
 struct Acceptor {
     fd: OwnedFd,
@@ -58,8 +38,7 @@ pub struct Uring {
     ring: Option<IoUring>,
     provided: Option<Provided>,
     rung: Rung,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    slots: Slots,
     acceptors: Vec<Acceptor>,
     wake: Arc<Wake>,
     wake_counter: Box<u64>,
@@ -74,10 +53,7 @@ impl Uring {
     /// `options.highest`. The error names cause and cure.
     pub fn new(options: &Options) -> Result<Uring, String> {
         let mut last = io::Error::from_raw_os_error(libc::EINVAL);
-        let start = Rung::LADDER
-            .iter()
-            .position(|rung| *rung == options.highest)
-            .unwrap_or(0);
+        let start = Rung::LADDER.iter().position(|rung| *rung == options.highest).unwrap_or(0);
         for rung in &Rung::LADDER[start..] {
             match Uring::on_rung(*rung, options) {
                 Ok(ring) => return Ok(ring),
@@ -94,24 +70,16 @@ impl Uring {
                 }
             }
         }
-        Err(explain::setup_failed(
-            &last,
-            explain::sysctl_disabled().as_deref(),
-        ))
+        Err(explain::setup_failed(&last, explain::sysctl_disabled().as_deref()))
     }
 
     fn on_rung(rung: Rung, options: &Options) -> io::Result<Uring> {
         let mut builder = IoUring::builder();
-        builder
-            .setup_clamp()
-            .setup_cqsize(options.entries.saturating_mul(4));
+        builder.setup_clamp().setup_cqsize(options.entries.saturating_mul(4));
         match rung {
             Rung::Deferred => {
                 builder.setup_single_issuer().setup_defer_taskrun();
-                builder
-                    .setup_coop_taskrun()
-                    .setup_taskrun_flag()
-                    .setup_submit_all();
+                builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
             }
             Rung::Cooperative => {
                 builder.setup_coop_taskrun().setup_taskrun_flag();
@@ -126,19 +94,14 @@ impl Uring {
             Rung::Oneshot => None,
             _ => {
                 let submitter = ring.submitter();
-                Some(Provided::register(
-                    &submitter,
-                    options.buffers,
-                    options.buffer_bytes,
-                )?)
+                Some(Provided::register(&submitter, options.buffers, options.buffer_bytes)?)
             }
         };
         let mut uring = Uring {
             ring: Some(ring),
             provided,
             rung,
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slots::default(),
             acceptors: Vec::new(),
             wake: Arc::new(Wake::new()?),
             wake_counter: Box::new(0),
@@ -168,16 +131,9 @@ impl Uring {
             Some(Done::Received { chunk, .. }) => {
                 let same = self.bytes(&chunk) == b"?";
                 self.give_back(chunk);
-                if same {
-                    Ok(())
-                } else {
-                    Err(io::Error::from_raw_os_error(libc::EIO))
-                }
+                if same { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }
             }
-            Some(Done::ReceiveEnded {
-                end: End::Failed(error),
-                ..
-            }) => Err(error),
+            Some(Done::ReceiveEnded { end: End::Failed(error), .. }) => Err(error),
             _ => Err(io::Error::from_raw_os_error(libc::ETIME)),
         };
         self.close(key);
@@ -210,10 +166,7 @@ impl Uring {
     /// Takes a bound, listening socket and begins to accept. Its index is the order of calls.
     pub fn listen(&mut self, socket: OwnedFd) -> u16 {
         let listener = self.acceptors.len() as u16;
-        self.acceptors.push(Acceptor {
-            fd: socket,
-            armed: false,
-        });
+        self.acceptors.push(Acceptor { fd: socket, armed: false });
         self.accept(listener);
         listener
     }
@@ -230,9 +183,7 @@ impl Uring {
             Rung::Oneshot => opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
                 .flags(libc::SOCK_CLOEXEC)
                 .build(),
-            _ => opcode::AcceptMulti::new(fd)
-                .flags(libc::SOCK_CLOEXEC)
-                .build(),
+            _ => opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build(),
         };
         self.push(entry.user_data(pack_listener(listener)));
     }
@@ -253,36 +204,13 @@ impl Uring {
 
     /// Gives a connected socket a slot.
     pub fn open(&mut self, socket: OwnedFd) -> Key {
-        match self.free.pop() {
-            Some(index) => {
-                let slot = &mut self.slots[index as usize];
-                slot.fd = Some(socket);
-                Key {
-                    index,
-                    generation: slot.generation,
-                }
-            }
-            None => {
-                self.slots.push(Slot {
-                    generation: 0,
-                    fd: Some(socket),
-                    receiving: Receiving::Nothing,
-                    sending: None,
-                    in_flight: 0,
-                    closing: false,
-                });
-                Key {
-                    index: self.slots.len() as u32 - 1,
-                    generation: 0,
-                }
-            }
-        }
+        self.slots.open(socket)
     }
 
     /// Arms receiving; nothing if any receive is in flight.
     pub fn receive(&mut self, key: Key) {
         let multishot = self.provided.is_some();
-        let Some(slot) = self.slot(key) else { return };
+        let Some(slot) = self.slots.find(key) else { return };
         if !matches!(slot.receiving, Receiving::Nothing) || slot.closing {
             return;
         }
@@ -305,7 +233,7 @@ impl Uring {
     /// Lends `buffer` to the kernel: at most `bytes_max` bytes are appended into the capacity it
     /// has. Only when no receive is in flight (see [`Uring::is_receiving`]).
     pub fn receive_into(&mut self, key: Key, mut buffer: BytesMut, bytes_max: usize) {
-        let Some(slot) = self.slot(key) else { return };
+        let Some(slot) = self.slots.find(key) else { return };
         assert!(matches!(slot.receiving, Receiving::Nothing) && !slot.closing);
         let fd = types::Fd(raw_fd(slot));
         let spare = buffer.spare_capacity_mut();
@@ -320,24 +248,20 @@ impl Uring {
     /// Asks the kernel to end a multishot receive; [`Done::ReceiveEnded`] says when it has, and
     /// bytes may still come before that.
     pub fn stop_receiving(&mut self, key: Key) {
-        let Some(slot) = self.slot(key) else { return };
-        if let Receiving::Multishot {
-            cancelling: cancelling @ false,
-        } = &mut slot.receiving
-        {
+        let Some(slot) = self.slots.find(key) else { return };
+        if let Receiving::Multishot { cancelling: cancelling @ false } = &mut slot.receiving {
             *cancelling = true;
             self.cancel(pack(KIND_RECEIVE, key));
         }
     }
 
     pub fn is_receiving(&mut self, key: Key) -> bool {
-        self.slot(key)
-            .is_some_and(|slot| !matches!(slot.receiving, Receiving::Nothing))
+        self.slots.find(key).is_some_and(|slot| !matches!(slot.receiving, Receiving::Nothing))
     }
 
     /// Sends all of `bytes`; one send at a time (see [`Uring::is_sending`]).
     pub fn send(&mut self, key: Key, bytes: Bytes) {
-        let Some(slot) = self.slot(key) else { return };
+        let Some(slot) = self.slots.find(key) else { return };
         assert!(slot.sending.is_none() && !slot.closing && !bytes.is_empty());
         slot.sending = Some(Sending { rest: bytes });
         slot.in_flight += 1;
@@ -345,12 +269,12 @@ impl Uring {
     }
 
     pub fn is_sending(&mut self, key: Key) -> bool {
-        self.slot(key).is_some_and(|slot| slot.sending.is_some())
+        self.slots.find(key).is_some_and(|slot| slot.sending.is_some())
     }
 
     /// Says to the peer that no more will come, and goes on receiving.
     pub fn finish_sending(&mut self, key: Key) {
-        if let Some(fd) = self.slot(key).and_then(|slot| slot.fd.as_ref()) {
+        if let Some(fd) = self.slots.find(key).and_then(|slot| slot.fd.as_ref()) {
             let _ = rustix::net::shutdown(fd, Shutdown::Write);
         }
     }
@@ -358,7 +282,7 @@ impl Uring {
     /// Ends the connection. Its key means nothing from here on; the slot is free once the kernel
     /// has let go of it.
     pub fn close(&mut self, key: Key) {
-        let Some(slot) = self.slot(key) else { return };
+        let Some(slot) = self.slots.find(key) else { return };
         slot.closing = true;
         if slot.in_flight > 0
             && let Some(fd) = &slot.fd
@@ -366,7 +290,7 @@ impl Uring {
             // Ends the operations in flight, on every kernel and without a cancel for each.
             let _ = rustix::net::shutdown(fd, Shutdown::Both);
         }
-        self.free_if_idle(key.index);
+        self.slots.free_if_idle(key.index);
     }
 
     /// The bytes of a chunk.
@@ -412,11 +336,8 @@ impl Uring {
         let mut completions = std::mem::take(&mut self.completions);
         let mut queue = ring.completion();
         self.stats.cq_overflows = u64::from(queue.overflow());
-        completions.extend(
-            queue
-                .by_ref()
-                .map(|entry| (entry.user_data(), entry.result(), entry.flags())),
-        );
+        completions
+            .extend(queue.by_ref().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
         drop(queue);
         self.stats.completions += completions.len() as u64;
         for (user_data, result, flags) in completions.drain(..) {
@@ -469,11 +390,7 @@ impl Uring {
     }
 
     fn received(&mut self, key: Key, result: i32, flags: u32, more: bool) {
-        let slot = &mut self.slots[key.index as usize];
-        assert_eq!(
-            slot.generation, key.generation,
-            "a slot is kept while the kernel uses it"
-        );
+        let slot = self.slots.in_use(key);
         let receiving = match more {
             true => None,
             false => Some(std::mem::replace(&mut slot.receiving, Receiving::Nothing)),
@@ -483,10 +400,7 @@ impl Uring {
         }
         let closing = slot.closing;
         let chunk = match (receiving, cqueue::buffer_select(flags)) {
-            (_, Some(buffer)) => Some(Chunk::Provided {
-                buffer,
-                bytes: result.max(0) as u32,
-            }),
+            (_, Some(buffer)) => Some(Chunk::Provided { buffer, bytes: result.max(0) as u32 }),
             (Some(Receiving::Oneshot { mut buffer }), None) if result > 0 => {
                 // SAFETY: the kernel wrote `result` bytes into the capacity it was lent.
                 unsafe { buffer.set_len(result as usize) };
@@ -500,7 +414,7 @@ impl Uring {
             None => {}
         }
         if closing {
-            self.free_if_idle(key.index);
+            self.slots.free_if_idle(key.index);
         } else if !more {
             let end = self.end_of(result);
             self.done.push_back(Done::ReceiveEnded { key, end });
@@ -508,11 +422,7 @@ impl Uring {
     }
 
     fn received_into(&mut self, key: Key, result: i32) {
-        let slot = &mut self.slots[key.index as usize];
-        assert_eq!(
-            slot.generation, key.generation,
-            "a slot is kept while the kernel uses it"
-        );
+        let slot = self.slots.in_use(key);
         slot.in_flight -= 1;
         let Receiving::Into { mut buffer } =
             std::mem::replace(&mut slot.receiving, Receiving::Nothing)
@@ -520,7 +430,7 @@ impl Uring {
             unreachable!("a direct receive completes a direct receive");
         };
         if slot.closing {
-            self.free_if_idle(key.index);
+            self.slots.free_if_idle(key.index);
         } else if result > 0 {
             // SAFETY: the kernel wrote `result` bytes behind the buffer's length, inside the
             // capacity that it was lent.
@@ -528,8 +438,7 @@ impl Uring {
             self.done.push_back(Done::ReceivedInto { key, buffer });
         } else {
             let end = self.end_of(result);
-            self.done
-                .push_back(Done::ReceiveIntoEnded { key, buffer, end });
+            self.done.push_back(Done::ReceiveIntoEnded { key, buffer, end });
         }
     }
 
@@ -547,11 +456,7 @@ impl Uring {
     }
 
     fn sent(&mut self, key: Key, result: i32) {
-        let slot = &mut self.slots[key.index as usize];
-        assert_eq!(
-            slot.generation, key.generation,
-            "a slot is kept while the kernel uses it"
-        );
+        let slot = self.slots.in_use(key);
         let Some(sending) = &mut slot.sending else {
             unreachable!("a send completes a send");
         };
@@ -567,7 +472,7 @@ impl Uring {
         slot.in_flight -= 1;
         slot.sending = None;
         if slot.closing {
-            self.free_if_idle(key.index);
+            self.slots.free_if_idle(key.index);
         } else if result < 0 {
             let error = io::Error::from_raw_os_error(-result);
             self.done.push_back(Done::SendFailed { key, error });
@@ -579,7 +484,7 @@ impl Uring {
     // --- submission ---
 
     fn push_send(&mut self, key: Key) {
-        let slot = &self.slots[key.index as usize];
+        let slot = self.slots.in_use(key);
         let rest = &slot.sending.as_ref().expect("a send is in flight").rest;
         let entry = opcode::Send::new(types::Fd(raw_fd(slot)), rest.as_ptr(), rest.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
@@ -590,24 +495,12 @@ impl Uring {
     fn arm_wake(&mut self) {
         let counter: *mut u64 = &mut *self.wake_counter;
         let entry = opcode::Read::new(types::Fd(self.wake.raw_fd()), counter.cast(), 8).build();
-        self.push(entry.user_data(pack(
-            KIND_WAKE,
-            Key {
-                index: 0,
-                generation: 0,
-            },
-        )));
+        self.push(entry.user_data(pack(KIND_WAKE, NOBODY)));
     }
 
     fn cancel(&mut self, target: u64) {
         let entry = opcode::AsyncCancel::new(target).build();
-        self.push(entry.user_data(pack(
-            KIND_CANCEL,
-            Key {
-                index: 0,
-                generation: 0,
-            },
-        )));
+        self.push(entry.user_data(pack(KIND_CANCEL, NOBODY)));
     }
 
     fn push(&mut self, entry: Entry) {
@@ -623,39 +516,15 @@ impl Uring {
             }
         }
     }
-
-    fn slot(&mut self, key: Key) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(key.index as usize)
-            .filter(|slot| slot.generation == key.generation && slot.fd.is_some())
-    }
-
-    fn free_if_idle(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        if slot.closing && slot.in_flight == 0 {
-            slot.fd = None;
-            slot.closing = false;
-            slot.generation = slot.generation.wrapping_add(1);
-            self.free.push(index);
-        }
-    }
 }
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        for slot in &self.slots {
-            if let Some(fd) = &slot.fd {
-                let _ = rustix::net::shutdown(fd, Shutdown::Both);
-            }
+        for fd in self.slots.sockets() {
+            let _ = rustix::net::shutdown(fd, Shutdown::Both);
         }
         self.stop_listening();
-        self.cancel(pack(
-            KIND_WAKE,
-            Key {
-                index: 0,
-                generation: 0,
-            },
-        ));
+        self.cancel(pack(KIND_WAKE, NOBODY));
         // A dropped ring's operations end in their own time: wait for them, but not for ever.
         for _ in 0..100 {
             if self.in_flight == 0 || self.wait(Some(Duration::from_millis(10))).is_err() {
@@ -670,38 +539,4 @@ impl Drop for Uring {
             std::mem::forget(std::mem::take(&mut self.wake_counter));
         }
     }
-}
-
-fn raw_fd(slot: &Slot) -> RawFd {
-    slot.fd
-        .as_ref()
-        .expect("an open slot has a socket")
-        .as_raw_fd()
-}
-
-/// 8 bits of kind, 24 of index, 32 of generation.
-fn pack(kind: u8, key: Key) -> u64 {
-    debug_assert!(key.index < 1 << 24);
-    (u64::from(kind) << 56) | (u64::from(key.index) << 32) | u64::from(key.generation)
-}
-
-fn pack_listener(listener: u16) -> u64 {
-    pack(
-        KIND_ACCEPT,
-        Key {
-            index: u32::from(listener),
-            generation: 0,
-        },
-    )
-}
-
-fn unpack(user_data: u64) -> (u8, Key) {
-    let index = (user_data >> 32) as u32 & 0x00ff_ffff;
-    (
-        (user_data >> 56) as u8,
-        Key {
-            index,
-            generation: user_data as u32,
-        },
-    )
 }

@@ -132,10 +132,7 @@ impl Connection {
     }
 
     pub(super) fn take_output(&mut self) -> Bytes {
-        self.speaks
-            .core_mut()
-            .map(|core| core.take_output())
-            .unwrap_or_default()
+        self.speaks.core_mut().map(|core| core.take_output()).unwrap_or_default()
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -160,9 +157,7 @@ impl Connection {
 
     /// Whether a passed deadline means to close at once: the peer does not read, or had its time.
     pub(super) fn is_past_saving(&self, now: Nanos, limits: &Limits) -> bool {
-        let unread = self
-            .sending_since
-            .is_some_and(|since| since + limits.write_timeout <= now);
+        let unread = self.sending_since.is_some_and(|since| since + limits.write_timeout <= now);
         self.lingering_until.is_some() || unread
     }
 

@@ -1,0 +1,122 @@
+//! A door and a turn for protocol cores under test.
+
+use bytes::Bytes;
+use forebay_net::request::{
+    Admitted, Answer, Door, Head, Limits, Nanos, Protocol, Refusal, Request, Turn,
+};
+use forebay_net::ring::Key;
+use http::StatusCode;
+
+pub(crate) const LIMITS: Limits = Limits {
+    header_bytes_max: 4096,
+    connections_max: 10,
+    connection_requests_max: 32,
+    header_timeout: 1_000,
+    body_timeout: 3_000,
+    idle_timeout: 60_000,
+    write_timeout: 3_000,
+};
+
+/// The largest body that this door lets in.
+pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Default)]
+pub(crate) struct Desk {
+    pub(crate) now: Nanos,
+    pub(crate) requests: Vec<Request>,
+    books: Books,
+}
+
+/// What the door keeps.
+#[derive(Default)]
+pub(crate) struct Books {
+    pub(crate) refuse: bool,
+    pub(crate) reserved: usize,
+    pub(crate) abandoned: usize,
+}
+
+impl std::ops::Deref for Desk {
+    type Target = Books;
+
+    fn deref(&self) -> &Books {
+        &self.books
+    }
+}
+
+impl std::ops::DerefMut for Desk {
+    fn deref_mut(&mut self) -> &mut Books {
+        &mut self.books
+    }
+}
+
+impl Desk {
+    pub(crate) fn new() -> Desk {
+        Desk::default()
+    }
+
+    pub(crate) fn turn(&mut self) -> Turn<'_> {
+        Turn {
+            now: self.now,
+            key: Key { index: 0, generation: 0 },
+            listener: 0,
+            limits: &LIMITS,
+            door: &mut self.books,
+            requests: &mut self.requests,
+            date: "Thu, 01 Jan 1970 00:00:00 GMT",
+        }
+    }
+}
+
+impl Door for Books {
+    fn admit(&mut self, _: &Head) -> Result<Admitted, Answer> {
+        match self.refuse {
+            true => Err(answer(StatusCode::SERVICE_UNAVAILABLE)),
+            false => Ok(Admitted { body_bytes_max: BODY_BYTES_MAX, tag: 0 }),
+        }
+    }
+
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.reserved += bytes;
+        true
+    }
+
+    fn release(&mut self, bytes: usize) {
+        assert!(bytes <= self.reserved, "more was released than was reserved");
+        self.reserved -= bytes;
+    }
+
+    fn refuse(&mut self, _: &Head, refusal: Refusal) -> Answer {
+        answer(match refusal {
+            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+        })
+    }
+
+    fn malformed(&mut self, status: StatusCode, _: &'static str) -> Answer {
+        answer(status)
+    }
+
+    fn abandoned(&mut self, _: Protocol) {
+        self.abandoned += 1;
+    }
+}
+
+pub(crate) fn ok() -> Answer {
+    answer(StatusCode::OK)
+}
+
+pub(crate) fn answer(status: StatusCode) -> Answer {
+    Answer { status, headers: Vec::new(), body: Bytes::new(), trailers: Vec::new() }
+}
+
+/// xorshift64 from a seed.
+pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}

@@ -1,0 +1,5 @@
+//! The protocol cores without a socket.
+
+mod desk;
+mod http1;
+mod http2;
