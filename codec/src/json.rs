@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | unknown key | skipped, whatever its value |
 //! | `null` | unset; in an array of messages, an empty one |
-//! | the same key again | as in protobuf: scalars and `oneof`: the last, messages: merged, arrays: joined |
+//! | the same key again | as in protobuf: last scalar, merged messages, joined arrays |
 //! | ids | hex in any case, of the right length or empty |
 //! | integers | numbers or strings, `1.0` and `1e3` too, refused when out of range |
 //! | doubles | numbers, numbers in strings, `NaN`, `Infinity`, `-Infinity` |
@@ -39,7 +39,7 @@ pub fn json_to_proto(signal: Signal, json: &[u8]) -> Result<Vec<u8>, JsonError> 
 /// Appends the request as one JSON object on one line, without a line feed.
 ///
 /// Unknown fields have no JSON form and are left out; so are string table indices outside profiles
-/// (OTLP 1.11: treated as absent). Fails, with `out` as it was, if the bytes would not pass `check`.
+/// (OTLP 1.11: treated as absent). Fails, with `out` as it was, if the bytes do not pass `check`.
 pub fn proto_to_json(
     checked_bytes: &[u8],
     signal: Signal,

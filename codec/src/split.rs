@@ -8,6 +8,8 @@
 //! Always
 //! - The items of all pieces, in order, are the items of the request, in order.
 //! - A piece is within both limits, unless it is one item that is larger by itself.
+//! - All repeated headers together are at most [`REPEATED_RATIO_MAX`] times the request. What would
+//!   need more (a huge header above thousands of small pieces: an attack) stays in one last piece.
 //! - Groups, scopes and metrics without items stay in, as they came.
 //! - Profiles come back whole: their dictionary belongs to the request.
 //!
@@ -48,11 +50,12 @@ pub fn split(checked: Checked, items_max: u64, bytes_max: u64) -> Vec<Chain> {
         bytes: &bytes,
         signal,
         limits,
+        repeatable_bytes: bytes.len() as u64 * REPEATED_RATIO_MAX,
         piece: Piece::default(),
         done: Vec::new(),
     };
     cut.level(0, 0..bytes.len(), 0);
-    cut.seal();
+    cut.take_piece();
     cut.done
 }
 
@@ -80,6 +83,8 @@ struct Cut<'a> {
     bytes: &'a Bytes,
     signal: Signal,
     limits: Limits,
+    /// How many bytes of headers may still be written again.
+    repeatable_bytes: u64,
     piece: Piece,
     done: Vec<Chain>,
 }
@@ -160,13 +165,24 @@ impl Cut<'_> {
         self.limits.hold(self.piece.items() + items, bytes)
     }
 
-    /// Takes the piece as finished; the frames that are open stay open for the next one.
+    /// Begins a new piece inside the frames that are open, if their headers may be repeated.
     fn seal(&mut self) {
+        let repeated = self.piece.header_bytes();
+        if let Some(left) = self.repeatable_bytes.checked_sub(repeated) {
+            self.repeatable_bytes = left;
+            self.take_piece();
+        }
+    }
+
+    fn take_piece(&mut self) {
         if let Some(chain) = self.piece.take(self.signal, self.bytes) {
             self.done.push(chain);
         }
     }
 }
+
+/// Never reached below this many pieces, and far above what real requests need.
+pub const REPEATED_RATIO_MAX: u64 = 32;
 
 #[cfg(test)]
 mod tests;

@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(refused(1 << 3 | 6), Err(Malformed::UnknownWireType(6)));
         assert_eq!(refused(1 << 32), Err(Malformed::FieldNumberTooLarge));
         assert_eq!(
-            refused(u64::from(u32::MAX - 7 | 2)),
+            refused(u64::from((u32::MAX - 7) | 2)),
             Ok(((1 << 29) - 1, LEN))
         );
     }

@@ -1,4 +1,4 @@
-//! Row by row of OTLP's JSON rules; `tests/oracle/json.rs` compares random requests with serde and prost.
+//! Row by row of OTLP's JSON rules; `tests/oracle/json.rs` compares with serde and prost at random.
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -27,9 +27,8 @@ fn span(json: &str) -> Result<Span, JsonError> {
 }
 
 fn point(json: &str) -> Result<NumberDataPoint, JsonError> {
-    let json = format!(
-        r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"gauge":{{"dataPoints":[{json}]}}}}]}}]}}]}}"#
-    );
+    let metric = format!(r#"{{"gauge":{{"dataPoints":[{json}]}}}}"#);
+    let json = format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{metric}]}}]}}]}}"#);
     let proto = json_to_proto(Signal::Metrics, json.as_bytes())?;
     let mut request = ExportMetricsServiceRequest::decode(&*proto).unwrap();
     let metric = request.resource_metrics[0].scope_metrics[0]
@@ -402,8 +401,8 @@ fn an_error_tells_line_column_and_path() {
 #[test]
 fn every_prefix_of_a_request_is_refused_as_truncated_or_worse() {
     let json = span_json(
-        r#"{"name":"a\u00e9","kind":3,"traceId":"5b8efff798038103d269b633813fc60c","x":[{"y":-1.5e3}],
-            "attributes":[{"key":"k","value":{"boolValue":true}}]}"#,
+        r#"{"name":"a\u00e9","kind":3,"traceId":"5b8efff798038103d269b633813fc60c",
+            "x":[{"y":-1.5e3}],"attributes":[{"key":"k","value":{"boolValue":true}}]}"#,
     );
     for cut in 0..json.len() {
         let refused = json_to_proto(Signal::Traces, &json.as_bytes()[..cut]);

@@ -139,6 +139,14 @@ impl Piece {
             .fold(more, |bytes, frame| frame.again().bytes_with(bytes))
     }
 
+    /// What a new piece would repeat of the present one.
+    pub(super) fn header_bytes(&self) -> u64 {
+        self.open
+            .iter()
+            .map(|frame| frame.header.len() as u64)
+            .sum()
+    }
+
     pub(super) fn add(&mut self, range: Range<usize>, items: u64) {
         self.items += items;
         self.holds_something = true;

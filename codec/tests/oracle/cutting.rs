@@ -74,5 +74,5 @@ fn honest(chain: &Chain, note: &str) -> Decoded {
     let checked = check(chain.signal, bytes.clone().into());
     let checked = checked.unwrap_or_else(|error| panic!("{note}: {error}"));
     assert_eq!(checked.counts(), chain.counts, "{note}");
-    Decoded::from_proto(chain.signal, &bytes).unwrap()
+    Decoded::from_proto(chain.signal, &bytes).expect("check took it, so prost does")
 }

@@ -9,9 +9,20 @@ use forebay_codec::wire::{self, Fields, RawField};
 /// The same message in another legal form: fields in any order, singular messages in two parts,
 /// packed numbers unpacked, varints padded, unknown fields in between.
 pub(crate) fn legal_form(message: &'static Message, bytes: &[u8], random: &mut Rng) -> Vec<u8> {
+    form(message, bytes, random, &mut 0)
+}
+
+/// As [`legal_form`], but for one or two values that do not belong where they stand; all lengths
+/// around them are right.
+pub(crate) fn illegal_form(message: &'static Message, bytes: &[u8], random: &mut Rng) -> Vec<u8> {
+    form(message, bytes, random, &mut 2)
+}
+
+/// `faults`: how many may still be put in.
+fn form(message: &'static Message, bytes: &[u8], random: &mut Rng, faults: &mut u32) -> Vec<u8> {
     let mut fields: Vec<Vec<u8>> = Vec::new();
     for raw in Fields::new(bytes, 0..bytes.len()) {
-        fields.extend(field(message, bytes, raw, random));
+        fields.extend(field(message, bytes, raw, random, faults));
     }
     while random.u8(0..4) == 0 {
         fields.push(unknown(random));
@@ -27,14 +38,29 @@ pub(crate) fn legal_form(message: &'static Message, bytes: &[u8], random: &mut R
     fields.concat()
 }
 
-fn field(message: &'static Message, bytes: &[u8], raw: RawField, random: &mut Rng) -> Vec<Vec<u8>> {
+fn field(
+    message: &'static Message,
+    bytes: &[u8],
+    raw: RawField,
+    random: &mut Rng,
+    faults: &mut u32,
+) -> Vec<Vec<u8>> {
     let value = &bytes[raw.value.clone()];
+    if *faults > 0 && random.u8(0..20) == 0 {
+        *faults -= 1;
+        if raw.wire_type != LEN || random.u8(0..4) == 0 {
+            return vec![other_wire_type(raw.number, random)];
+        }
+        let mut value = value.to_vec();
+        damage(&mut value, random);
+        return vec![with_length(raw.number, &value, random)];
+    }
     let known = message
         .field(raw.number)
         .expect("prost writes no field that the table lacks");
     match known.kind {
         Kind::Message(inner) => {
-            let value = legal_form(inner, value, random);
+            let value = form(inner, value, random, faults);
             match known.repeated || random.bool() {
                 true => vec![with_length(raw.number, &value, random)],
                 false => parts(&value, random)
@@ -103,8 +129,23 @@ fn unknown(random: &mut Rng) -> Vec<u8> {
     out
 }
 
-fn number(field: &[u8]) -> u32 {
-    wire::tag(field, &mut 0).expect("it was written above").0
+/// A field in a wire type that is not its own, with well-formed bytes, or in that of a group.
+fn other_wire_type(number: u32, random: &mut Rng) -> Vec<u8> {
+    let mut out = Vec::new();
+    let wire_type = random.u8(0..6);
+    wire::put_tag(&mut out, number, wire_type);
+    match wire_type {
+        1 => out.extend_from_slice(&[0; 8]),
+        5 => out.extend_from_slice(&[0; 4]),
+        3 => wire::put_tag(&mut out, number, 4),
+        4 => {}
+        _ => out.push(0),
+    }
+    out
+}
+
+fn number(field: &[u8]) -> u64 {
+    wire::varint_of(field) >> 3
 }
 
 /// Some bytes changed, cut out, put in or copied elsewhere.
