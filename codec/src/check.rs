@@ -68,12 +68,7 @@ pub struct Warnings {
 /// Checks a whole request. Zero bytes are a valid, empty request.
 pub fn check(signal: Signal, bytes: Bytes) -> Result<Checked, WireError> {
     let (counts, warnings) = verdict(signal, &bytes)?;
-    Ok(Checked {
-        signal,
-        bytes,
-        counts,
-        warnings,
-    })
+    Ok(Checked { signal, bytes, counts, warnings })
 }
 
 /// The same verdict for bytes that nobody wants to keep.
@@ -102,11 +97,7 @@ pub struct WireError {
 
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.path.is_empty() {
-            "the request"
-        } else {
-            &self.path
-        };
+        let place = if self.path.is_empty() { "the request" } else { &self.path };
         write!(f, "at byte {}, {}: {}", self.offset, place, self.reason)
     }
 }
@@ -204,10 +195,7 @@ impl Walk {
             Tally::Item => self.counts.items += 1,
             Tally::Profile => self.counts.profiles += 1,
         }
-        let mut chosen = Chosen {
-            number: 0,
-            items_before: 0,
-        };
+        let mut chosen = Chosen { number: 0, items_before: 0 };
         while at < bytes.len() {
             let start = at;
             let (number, wire_type) =
@@ -240,13 +228,7 @@ impl Walk {
             if wire_type == LEN && field.repeated {
                 return packed(expected, bytes, at);
             }
-            return Err(Fault::new(
-                start,
-                Reason::WrongWireType {
-                    found: wire_type,
-                    expected,
-                },
-            ));
+            return Err(Fault::new(start, Reason::WrongWireType { found: wire_type, expected }));
         }
         let value = wire::value(bytes, at, wire_type).map_err(|why| Fault::new(start, why))?;
         match field.kind {
@@ -281,10 +263,7 @@ impl Chosen {
         if self.number != 0 {
             counts.items = self.items_before;
         }
-        *self = Chosen {
-            number,
-            items_before: counts.items,
-        };
+        *self = Chosen { number, items_before: counts.items };
     }
 }
 
@@ -297,10 +276,7 @@ fn packed(wire_type: u8, bytes: &[u8], at: &mut usize) -> Result<(), Box<Fault>>
         _ => return packed_varints(&bytes[..run.end], run.start),
     };
     if run.len() % width != 0 {
-        let reason = Reason::WrongPackedLength {
-            found: run.len(),
-            width,
-        };
+        let reason = Reason::WrongPackedLength { found: run.len(), width };
         return Err(Fault::new(start, reason));
     }
     Ok(())
@@ -318,9 +294,7 @@ fn utf8(start: usize, text: &[u8]) -> Result<(), Box<Fault>> {
     if simdutf8::basic::from_utf8(text).is_ok() {
         return Ok(());
     }
-    let good = std::str::from_utf8(text)
-        .err()
-        .map_or(0, |error| error.valid_up_to());
+    let good = std::str::from_utf8(text).err().map_or(0, |error| error.valid_up_to());
     Err(Fault::new(start + good, Reason::InvalidUtf8))
 }
 
@@ -342,11 +316,7 @@ struct Fault {
 impl Fault {
     #[cold]
     fn new(offset: usize, reason: impl Into<Reason>) -> Box<Self> {
-        Box::new(Self {
-            offset,
-            reason: reason.into(),
-            names: Vec::new(),
-        })
+        Box::new(Self { offset, reason: reason.into(), names: Vec::new() })
     }
 
     #[cold]
@@ -357,11 +327,7 @@ impl Fault {
 
     fn told(mut self) -> WireError {
         self.names.reverse();
-        WireError {
-            offset: self.offset,
-            path: self.names.join("."),
-            reason: self.reason,
-        }
+        WireError { offset: self.offset, path: self.names.join("."), reason: self.reason }
     }
 }
 

@@ -67,16 +67,8 @@ pub struct JsonError {
 impl JsonError {
     fn told(fault: Fault, json: &[u8]) -> Self {
         let before = &json[..fault.offset.min(json.len())];
-        let line_start = before
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |at| at + 1);
-        let names: Vec<_> = fault
-            .fields
-            .iter()
-            .rev()
-            .map(|field| field.json_name())
-            .collect();
+        let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let names: Vec<_> = fault.fields.iter().rev().map(|field| field.json_name()).collect();
         Self {
             offset: fault.offset,
             line: before.iter().filter(|&&byte| byte == b'\n').count() + 1,
@@ -89,22 +81,9 @@ impl JsonError {
 
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.path.is_empty() {
-            "the request"
-        } else {
-            &self.path
-        };
-        let Self {
-            offset,
-            line,
-            column,
-            reason,
-            ..
-        } = self;
-        write!(
-            f,
-            "at byte {offset} (line {line}, column {column}), {place}: {reason}"
-        )
+        let place = if self.path.is_empty() { "the request" } else { &self.path };
+        let Self { offset, line, column, reason, .. } = self;
+        write!(f, "at byte {offset} (line {line}, column {column}), {place}: {reason}")
     }
 }
 
@@ -156,15 +135,8 @@ impl fmt::Display for JsonReason {
             JsonReason::LoneSurrogate => write!(f, "half of a surrogate pair is no character"),
             JsonReason::OutOfRange { kind } => write!(f, "the number does not fit {kind}"),
             JsonReason::UnknownEnumName => write!(f, "the enum has no value of this name"),
-            JsonReason::WrongIdLength {
-                found_digits,
-                expected,
-            } => {
-                write!(
-                    f,
-                    "id has {found_digits} hex digits, must have {} or none",
-                    expected * 2
-                )
+            JsonReason::WrongIdLength { found_digits, expected } => {
+                write!(f, "id has {found_digits} hex digits, must have {} or none", expected * 2)
             }
             JsonReason::NotHex => write!(f, "id is not hex"),
             JsonReason::NotBase64 => write!(f, "not base64"),
@@ -189,11 +161,7 @@ struct Fault {
 impl Fault {
     #[cold]
     fn new(offset: usize, reason: JsonReason) -> Box<Self> {
-        Box::new(Self {
-            offset,
-            reason,
-            fields: Vec::new(),
-        })
+        Box::new(Self { offset, reason, fields: Vec::new() })
     }
 
     #[cold]

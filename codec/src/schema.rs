@@ -44,12 +44,7 @@ impl Message {
             slots[fields[index].number as usize] = index as u8 + 1;
             index += 1;
         }
-        Self {
-            name,
-            fields,
-            tally: Tally::Nothing,
-            slots,
-        }
+        Self { name, fields, tally: Tally::Nothing, slots }
     }
 
     const fn counted(mut self, tally: Tally) -> Self {
@@ -161,15 +156,7 @@ const NAME_BYTES_MAX: usize = 32;
 
 const fn one(number: u32, name: &'static str, kind: Kind) -> Field {
     let (json, json_bytes) = lower_camel(name);
-    Field {
-        number,
-        name,
-        kind,
-        repeated: false,
-        either: false,
-        json,
-        json_bytes,
-    }
+    Field { number, name, kind, repeated: false, either: false, json, json_bytes }
 }
 
 const fn many(number: u32, name: &'static str, kind: Kind) -> Field {

@@ -12,12 +12,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    pub const ALL: [Signal; 4] = [
-        Signal::Traces,
-        Signal::Metrics,
-        Signal::Logs,
-        Signal::Profiles,
-    ];
+    pub const ALL: [Signal; 4] = [Signal::Traces, Signal::Metrics, Signal::Logs, Signal::Profiles];
 
     /// 0 to 3, in the order of [`Signal::ALL`]: for tables with a row per signal.
     pub fn index(self) -> usize {

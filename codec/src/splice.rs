@@ -26,12 +26,7 @@ pub struct Chain {
 impl Chain {
     /// The empty request.
     pub fn new(signal: Signal) -> Self {
-        Self {
-            signal,
-            counts: Counts::default(),
-            bytes: 0,
-            parts: Vec::new(),
-        }
+        Self { signal, counts: Counts::default(), bytes: 0, parts: Vec::new() }
     }
 
     /// Whether a non-empty request of this signal may still be added. False for profiles once
@@ -48,17 +43,8 @@ impl Chain {
         let (signal, counts) = (checked.signal(), checked.counts());
         let part = checked.into_bytes();
         let bytes = part.len() as u64;
-        let parts = if part.is_empty() {
-            Vec::new()
-        } else {
-            vec![part]
-        };
-        self.append(Chain {
-            signal,
-            counts,
-            bytes,
-            parts,
-        });
+        let parts = if part.is_empty() { Vec::new() } else { vec![part] };
+        self.append(Chain { signal, counts, bytes, parts });
     }
 
     /// Adds all of another chain behind this one.
@@ -70,11 +56,7 @@ impl Chain {
             return;
         }
         let takes = self.takes(other.signal);
-        assert!(
-            takes,
-            "{} do not go into this chain of {}",
-            other.signal, self.signal
-        );
+        assert!(takes, "{} do not go into this chain of {}", other.signal, self.signal);
         self.counts += other.counts;
         self.bytes += other.bytes;
         self.parts.append(&mut other.parts);

@@ -68,10 +68,7 @@ struct Limits {
 impl Limits {
     fn new(items_max: u64, bytes_max: u64) -> Self {
         let or_none = |max: u64| if max == 0 { u64::MAX } else { max };
-        Self {
-            items_max: or_none(items_max),
-            bytes_max: or_none(bytes_max),
-        }
+        Self { items_max: or_none(items_max), bytes_max: or_none(bytes_max) }
     }
 
     fn hold(self, items: u64, bytes: u64) -> bool {
@@ -94,10 +91,7 @@ impl Cut<'_> {
     fn level(&mut self, level: usize, message: Range<usize>, number: u32) {
         let child_number = layout::child_number(level);
         let is_child = |number| number == child_number;
-        self.piece.open(Frame::new(
-            number,
-            layout::header(self.bytes, message.clone(), is_child),
-        ));
+        self.piece.open(Frame::new(number, layout::header(self.bytes, message.clone(), is_child)));
         for child in Fields::new(self.bytes, message).filter(|field| is_child(field.number)) {
             let items = layout::items(self.bytes, self.signal, level + 1, child.value.clone());
             if self.piece_holds(&child.whole, items) {
@@ -132,13 +126,11 @@ impl Cut<'_> {
         let is_point = |number| number == POINTS;
         let parts = || {
             let all = Fields::new(bytes, metric.value.clone());
-            all.filter(|field| is_data(field.number))
-                .map(|part| part.value)
+            all.filter(|field| is_data(field.number)).map(|part| part.value)
         };
         // The same kind several times is one message in parts; its header is that of all parts.
-        let data_header: Vec<u8> = parts()
-            .flat_map(|part| layout::header(bytes, part, is_point))
-            .collect();
+        let data_header: Vec<u8> =
+            parts().flat_map(|part| layout::header(bytes, part, is_point)).collect();
         let header = layout::header(bytes, metric.value.clone(), is_data);
         self.piece.open(Frame::new(METRIC, header));
         self.piece.open(Frame::new(data_number, data_header.into()));

@@ -88,19 +88,11 @@ impl Status {
         let value: Value = serde_json::from_slice(json).ok()?;
         let object = value.as_object()?;
         let mut status = Status {
-            code: object
-                .get("code")
-                .and_then(Value::as_u64)
-                .unwrap_or_default() as u32,
+            code: object.get("code").and_then(Value::as_u64).unwrap_or_default() as u32,
             message: text_at(&value, "/message"),
             ..Status::default()
         };
-        for detail in object
-            .get("details")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for detail in object.get("details").and_then(Value::as_array).into_iter().flatten() {
             status.take_json_detail(detail);
         }
         Some(status)
@@ -174,15 +166,11 @@ impl PartialSuccess {
     pub fn response_from_json(json: &[u8]) -> Option<PartialSuccess> {
         let value: Value = serde_json::from_slice(json).ok()?;
         let object = value.as_object()?;
-        let Some(partial) = object
-            .get("partialSuccess")
-            .filter(|partial| !partial.is_null())
+        let Some(partial) = object.get("partialSuccess").filter(|partial| !partial.is_null())
         else {
             return Some(PartialSuccess::default());
         };
-        let rejected = Signal::ALL
-            .iter()
-            .find_map(|&s| partial.get(rejected_json_name(s)));
+        let rejected = Signal::ALL.iter().find_map(|&s| partial.get(rejected_json_name(s)));
         Some(PartialSuccess {
             rejected: not_negative(rejected.and_then(int64).unwrap_or_default()),
             message: text_at(partial, "/errorMessage"),
@@ -211,17 +199,12 @@ impl PartialSuccess {
         }
         let mut partial = Map::new();
         if self.rejected != 0 {
-            partial.insert(
-                rejected_json_name(signal).into(),
-                self.rejected.to_string().into(),
-            );
+            partial.insert(rejected_json_name(signal).into(), self.rejected.to_string().into());
         }
         if !self.message.is_empty() {
             partial.insert("errorMessage".into(), self.message.as_str().into());
         }
-        json!({ "partialSuccess": partial })
-            .to_string()
-            .into_bytes()
+        json!({ "partialSuccess": partial }).to_string().into_bytes()
     }
 }
 
@@ -262,10 +245,7 @@ fn retry_info(delay: Duration) -> Vec<u8> {
 
 fn retry_delay(retry_info: &[u8]) -> Option<Duration> {
     let mut delay = Duration::ZERO;
-    for field in fields(retry_info)?
-        .iter()
-        .filter(|f| (f.number, f.wire_type) == (1, LEN))
-    {
+    for field in fields(retry_info)?.iter().filter(|f| (f.number, f.wire_type) == (1, LEN)) {
         let duration = &retry_info[field.value.clone()];
         for part in fields(duration)?.iter().filter(|f| f.wire_type == 0) {
             let number = not_negative(wire::varint_of(&duration[part.value.clone()]) as i64);
@@ -288,21 +268,13 @@ fn bad_request(description: &str) -> Vec<u8> {
 }
 
 fn violation(bad_request: &[u8]) -> Option<String> {
-    let first = fields(bad_request)?
-        .into_iter()
-        .find(|f| (f.number, f.wire_type) == (1, LEN));
+    let first = fields(bad_request)?.into_iter().find(|f| (f.number, f.wire_type) == (1, LEN));
     let Some(first) = first else {
         return Some(String::new());
     };
     let violation = &bad_request[first.value];
-    let description = fields(violation)?
-        .into_iter()
-        .rfind(|f| (f.number, f.wire_type) == (2, LEN));
-    Some(
-        description
-            .map(|field| text(&violation[field.value]))
-            .unwrap_or_default(),
-    )
+    let description = fields(violation)?.into_iter().rfind(|f| (f.number, f.wire_type) == (2, LEN));
+    Some(description.map(|field| text(&violation[field.value])).unwrap_or_default())
 }
 
 /// The JSON form of `google.protobuf.Duration`: seconds with up to nine decimals and an `s`.
@@ -337,11 +309,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn text_at(value: &Value, pointer: &str) -> String {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned()
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 fn int64(value: &Value) -> Option<i64> {

@@ -132,10 +132,7 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub fn new(bytes: &'a [u8], message: Range<usize>) -> Self {
         let bytes = bytes.get(..message.end).unwrap_or_default();
-        Self {
-            bytes,
-            at: message.start,
-        }
+        Self { bytes, at: message.start }
     }
 }
 
@@ -149,12 +146,7 @@ impl Iterator for Fields<'_> {
         let start = self.at;
         let (number, wire_type) = tag(self.bytes, &mut self.at).ok()?;
         let value = value(self.bytes, &mut self.at, wire_type).ok()?;
-        Some(RawField {
-            number,
-            wire_type,
-            whole: start..self.at,
-            value,
-        })
+        Some(RawField { number, wire_type, whole: start..self.at, value })
     }
 }
 
@@ -203,11 +195,7 @@ mod tests {
     #[test]
     fn every_varint_length_reads_back_and_is_measured() {
         for bits in 0..=64 {
-            let number = if bits == 64 {
-                u64::MAX
-            } else {
-                (1u64 << bits) - 1
-            };
+            let number = if bits == 64 { u64::MAX } else { (1u64 << bits) - 1 };
             for number in [number, number.saturating_add(1), number.saturating_sub(1)] {
                 let mut out = Vec::new();
                 put_varint(&mut out, number);
@@ -221,10 +209,7 @@ mod tests {
     #[test]
     fn d1_a_varint_is_refused_when_cut_or_longer_than_64_bits() {
         for cut in 0..10 {
-            assert_eq!(
-                varint(&[0xff; 10][..cut], &mut 0),
-                Err(Malformed::Truncated)
-            );
+            assert_eq!(varint(&[0xff; 10][..cut], &mut 0), Err(Malformed::Truncated));
         }
         assert_eq!(varint(&[0x80; 11], &mut 0), Err(Malformed::VarintTooLong));
         let mut ten = [0xff; 10];
@@ -251,10 +236,7 @@ mod tests {
         assert_eq!(refused(1 << 3 | 4), Err(Malformed::GroupWireType));
         assert_eq!(refused(1 << 3 | 6), Err(Malformed::UnknownWireType(6)));
         assert_eq!(refused(1 << 32), Err(Malformed::FieldNumberTooLarge));
-        assert_eq!(
-            refused(u64::from((u32::MAX - 7) | 2)),
-            Ok(((1 << 29) - 1, LEN))
-        );
+        assert_eq!(refused(u64::from((u32::MAX - 7) | 2)), Ok(((1 << 29) - 1, LEN)));
     }
 
     #[test]

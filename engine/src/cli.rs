@@ -13,20 +13,11 @@ use crate::config::{self, Source, problem::Problem};
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run until a signal ends it. Sources are never empty.
-    Run {
-        sources: Vec<Source>,
-        sets: Vec<String>,
-    },
+    Run { sources: Vec<Source>, sets: Vec<String> },
     /// See [`validate`].
-    Validate {
-        sources: Vec<Source>,
-        sets: Vec<String>,
-    },
+    Validate { sources: Vec<Source>, sets: Vec<String> },
     /// See [`print_config`].
-    PrintConfig {
-        sources: Vec<Source>,
-        sets: Vec<String>,
-    },
+    PrintConfig { sources: Vec<Source>, sets: Vec<String> },
     /// See [`components`].
     Components,
 }
@@ -42,9 +33,7 @@ pub fn validate(sources: &[Source], sets: &[String]) -> ExitCode {
         Ok(loaded) => {
             report(&loaded.warnings);
             let (pipelines, listeners) = (loaded.plan.pipelines.len(), loaded.plan.listeners.len());
-            answer(&format!(
-                "valid: {pipelines} pipelines behind {listeners} listeners\n"
-            ))
+            answer(&format!("valid: {pipelines} pipelines behind {listeners} listeners\n"))
         }
         Err(problems) => refuse(&problems),
     }
@@ -66,9 +55,7 @@ pub fn components() -> ExitCode {
     let mut text = format!("version: {}\n", env!("CARGO_PKG_VERSION"));
     for (class, kinds) in config::component_kinds() {
         text.push_str(&format!("{class}:\n"));
-        kinds
-            .iter()
-            .for_each(|kind| text.push_str(&format!("  - {kind}\n")));
+        kinds.iter().for_each(|kind| text.push_str(&format!("  - {kind}\n")));
     }
     answer(&text)
 }
@@ -167,9 +154,7 @@ mod tests {
 
     fn parsed(arguments: &[&str]) -> Command {
         let all = ["forebay"].iter().chain(arguments);
-        Arguments::try_parse_from(all)
-            .expect("these are proper arguments")
-            .command()
+        Arguments::try_parse_from(all).expect("these are proper arguments").command()
     }
 
     #[test]
@@ -180,10 +165,7 @@ mod tests {
 
     #[test]
     fn configs_and_sets_keep_their_order_before_or_after_the_verb() {
-        let sources = vec![
-            Source::File("a.yaml".into()),
-            Source::Environment("B".into()),
-        ];
+        let sources = vec![Source::File("a.yaml".into()), Source::Environment("B".into())];
         let sets = vec!["x.y=1".to_owned()];
         let expected = Command::Validate { sources, sets };
         let options = ["--config", "a.yaml", "--config=env:B", "--set", "x.y=1"];
@@ -194,18 +176,14 @@ mod tests {
     #[test]
     fn a_config_over_http_is_refused_with_its_reason() {
         let arguments = ["forebay", "--config", "http://x/y"];
-        let refused = Arguments::try_parse_from(arguments)
-            .map(|_| ())
-            .expect_err("no http");
+        let refused = Arguments::try_parse_from(arguments).map(|_| ()).expect_err("no http");
         assert!(refused.to_string().contains("fetch it first"), "{refused}");
     }
 
     #[test]
     fn the_help_teaches_within_a_screen() {
         <Arguments as CommandFactory>::command().debug_assert();
-        let help = <Arguments as CommandFactory>::command()
-            .render_long_help()
-            .to_string();
+        let help = <Arguments as CommandFactory>::command().render_long_help().to_string();
         assert!(help.contains("forebay validate"), "{help}");
         assert!(help.lines().count() <= 50, "{help}");
     }

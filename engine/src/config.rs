@@ -59,10 +59,9 @@ impl Source {
         match argument.split_once(':') {
             Some(("file", path)) => Ok(Source::File(path.into())),
             Some(("env", name)) => Ok(Source::Environment(name.into())),
-            Some(("yaml", text)) => Ok(Source::Text {
-                name: "yaml:".into(),
-                text: text.trim().into(),
-            }),
+            Some(("yaml", text)) => {
+                Ok(Source::Text { name: "yaml:".into(), text: text.trim().into() })
+            }
             Some((scheme @ ("http" | "https"), _)) => Err(format!(
                 "configurations over {scheme} are not supported: fetch it first, and give the file"
             )),
@@ -114,9 +113,7 @@ fn load_in(
     sets: &[String],
 ) -> Result<Loaded, Vec<Problem>> {
     let report = Report::default();
-    let texts = sources
-        .iter()
-        .map(|source| read(source, environment, &report));
+    let texts = sources.iter().map(|source| read(source, environment, &report));
     let settings = sets.iter().map(|set| merge::set(set, &report));
     let mut trees: Vec<Node> = texts.chain(settings).flatten().collect();
     // Without one of its parts, a configuration would only yield mistakes that are none.
@@ -132,21 +129,16 @@ fn load_in(
     expand::expand(&mut root, environment, &report);
     let plan = assemble::assemble(&root, &report);
     match report.finish() {
-        (errors, warnings) if errors.is_empty() => Ok(Loaded {
-            plan,
-            warnings,
-            printable: print::print(&root),
-        }),
+        (errors, warnings) if errors.is_empty() => {
+            Ok(Loaded { plan, warnings, printable: print::print(&root) })
+        }
         (errors, _) => Err(errors),
     }
 }
 
 fn nothing() -> Node {
     let place = Place::whole(&Arc::from("(no configuration)"));
-    Node {
-        place,
-        value: tree::Value::Null,
-    }
+    Node { place, value: tree::Value::Null }
 }
 
 /// One source as a tree. `None`: the report says why.
@@ -167,11 +159,7 @@ fn read(source: &Source, environment: expand::Environment<'_>, report: &Report) 
     match text {
         Ok(text) => {
             let tree = tree::read(&text, &name, report)?;
-            Some(if matches!(source, Source::Text { .. }) {
-                merge::unfold(tree)
-            } else {
-                tree
-            })
+            Some(if matches!(source, Source::Text { .. }) { merge::unfold(tree) } else { tree })
         }
         Err(fault) => {
             report.add(

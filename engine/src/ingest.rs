@@ -320,6 +320,10 @@ impl Door for Ingest {
                 let code = grpc::code::DEADLINE_EXCEEDED;
                 (RequestEnd::Malformed, Problem::new(shape, status, code, message.to_owned()))
             }
+            Refusal::Malformed { status, reason } => {
+                let code = grpc::code::INVALID_ARGUMENT;
+                (RequestEnd::Malformed, Problem::new(shape, status, code, reason.to_owned()))
+            }
         };
         self.rows().unrouted[end as usize].add(1);
         problem.answer()

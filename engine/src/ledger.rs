@@ -344,6 +344,30 @@ impl Totals {
         self.routes.iter().flat_map(|route| route.dropped_items).sum()
     }
 
+    /// For a person at a terminal: the sums, and the routes that anything took.
+    pub fn to_text(&self) -> String {
+        let sum = |of: fn(&DoorTotal) -> u64| self.doors.iter().map(of).sum::<u64>();
+        let verdict = if self.is_balanced() { "balanced" } else { "NOT BALANCED" };
+        let mut text = format!(
+            "ledger: {verdict}\n  received {} = refused {} + accepted {}\n",
+            sum(|door| door.received_items),
+            sum(|door| door.refused_items.iter().sum()),
+            sum(|door| door.accepted_items),
+        );
+        for route in self.routes.iter().filter(|route| route.accepted_items > 0) {
+            text += &format!(
+                "  {} -> {}: accepted {} = delivered {} + dropped {} + in flight {}\n",
+                route.pipeline,
+                route.destination,
+                route.accepted_items,
+                route.delivered_items,
+                route.dropped_items.iter().sum::<u64>(),
+                route.in_flight_items,
+            );
+        }
+        text
+    }
+
     /// One line of JSON: the process's last word, and `GET /ledger`.
     pub fn to_json(&self) -> String {
         let doors: Vec<_> = self

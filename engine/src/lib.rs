@@ -6,6 +6,8 @@
 //! exporter cores, and their ends come back to whoever waits in [`acks`]; the [`ledger`] counts
 //! every item on its way.
 
+use std::process::ExitCode;
+
 pub mod acks;
 pub mod batches;
 pub mod budget;
@@ -17,3 +19,26 @@ pub mod ingest;
 pub mod ledger;
 pub mod run;
 pub mod shard;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The whole program: what `forebay`'s `main` does.
+pub fn main() -> ExitCode {
+    use cli::Command;
+    match cli::parse() {
+        Command::Run { sources, sets } => match config::load(&sources, &sets) {
+            Ok(loaded) => {
+                control::logs::start(&loaded.plan.telemetry);
+                for warning in &loaded.warnings {
+                    tracing::warn!("{warning}");
+                }
+                run::run(loaded.plan)
+            }
+            Err(problems) => cli::refuse(&problems),
+        },
+        Command::Validate { sources, sets } => cli::validate(&sources, &sets),
+        Command::PrintConfig { sources, sets } => cli::print_config(&sources, &sets),
+        Command::Components => cli::components(),
+    }
+}

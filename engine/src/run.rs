@@ -5,6 +5,7 @@
 //! what is queued; at the deadline what is left is accounted for as dropped. The last line on
 //! standard output is the ledger.
 
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -16,16 +17,18 @@ use std::time::{Duration, Instant};
 use forebay_exporters::core::{Seat, Stop, start};
 use forebay_exporters::lane::Lane;
 use forebay_net::ring::Rung;
+use forebay_net::ring::uring::Uring;
 use forebay_net::server::listen::listen;
 use forebay_tuning::cores::{self, CorePlan};
 use forebay_tuning::host::Host;
+use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::plan::Plan;
 use crate::control::{View, serve};
 use crate::handoff::{ReturnPaths, ReturnQueue};
 use crate::ledger::Ledger;
-use crate::shard::{Parts, Phase, Shard, ShardStats};
+use crate::shard::{Parts, Phase, Shard, ShardStats, ring_options};
 
 /// Of the time for draining, what is kept for accounting after the exporters gave up.
 const ACCOUNTING: Duration = Duration::from_secs(2);
@@ -34,6 +37,7 @@ const DRAIN_STEP: Duration = Duration::from_millis(5);
 
 /// Runs until a signal ends it. The exit code is 0 after an orderly stop.
 pub fn run(plan: Plan) -> ExitCode {
+    prepare_process();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime
         .map_err(|error| format!("the control plane can't start: {error}"))
@@ -102,6 +106,17 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
     }
 }
 
+/// Sets what the process needs of itself before any thread starts. What fails here costs memory
+/// or connections, not correctness, and is felt and reported where that happens.
+fn prepare_process() {
+    // With huge pages each idle connection's few touched bytes cost their whole neighbourhood:
+    // 10,000 HTTP/2 connections took 340 MB instead of 160.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: files.maximum, maximum: files.maximum };
+    let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
+}
+
 fn ended_at_once() -> ExitCode {
     tracing::error!("A second signal: ended at once. What was in flight is lost");
     std::process::exit(1)
@@ -113,6 +128,8 @@ fn listen_for(kind: SignalKind) -> Result<Signal, String> {
 
 impl Engine {
     fn start(plan: Arc<Plan>) -> Result<Engine, String> {
+        // Asked first, and here: a ring that can't be had is said once, with its cause.
+        Uring::new(&ring_options(&plan.engine.ring))?;
         let host = Host::detect();
         let cores = cores::plan(&plan.engine.cores, &host)?;
         let shards = cores.receivers.len();
@@ -145,13 +162,13 @@ impl Engine {
             if listener.http.is_some() {
                 tracing::info!(endpoint, receiver, "Starting HTTP server");
             }
-            if address.ip().is_loopback() && std::path::Path::new("/.dockerenv").exists() {
-                tracing::warn!(
-                    endpoint,
-                    "This address can be reached only from inside the container: set the \
-                     receiver's endpoint to 0.0.0.0 to take telemetry from outside"
-                );
-            }
+        }
+        let only_local = self.addresses.iter().all(|address| address.ip().is_loopback());
+        if only_local && std::path::Path::new("/.dockerenv").exists() {
+            tracing::warn!(
+                "Every receiver listens on localhost and can be reached only from inside this \
+                 container: set the endpoints to 0.0.0.0 to take telemetry from outside"
+            );
         }
         let shown = |address: Option<SocketAddr>| {
             address.map_or_else(|| "off".to_owned(), |address| address.to_string())
@@ -221,7 +238,13 @@ impl Engine {
 
     fn last_word(self) -> ExitCode {
         let totals = self.view.ledger.totals(&self.view.plan);
-        println!("{}", totals.to_json());
+        let mut stdout = std::io::stdout();
+        let ledger = match stdout.is_terminal() {
+            true => totals.to_text(),
+            false => totals.to_json() + "\n",
+        };
+        // Nobody may be reading any more; the logs and the exit code still tell.
+        let _ = stdout.write_all(ledger.as_bytes());
         let clean = totals.is_balanced() && totals.in_flight_items() == 0;
         if clean {
             tracing::info!("Shutdown complete.");

@@ -374,7 +374,8 @@ fn end_of(problem: &Problem) -> RequestEnd {
     }
 }
 
-fn ring_options(ring: &plan::Ring) -> Options {
+/// The ring that a plan asks for.
+pub fn ring_options(ring: &plan::Ring) -> Options {
     Options {
         entries: ring.entries,
         buffers: ring.buffers,

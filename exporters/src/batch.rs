@@ -29,11 +29,7 @@ pub enum Outcome {
     /// gone (a partial success is never retried) and count as dropped.
     Delivered { rejected_items: u64 },
     /// The batch is gone, and why. It is counted as dropped, under `reason`.
-    Dropped {
-        reason: DropReason,
-        code: Option<u32>,
-        message: String,
-    },
+    Dropped { reason: DropReason, code: Option<u32>, message: String },
 }
 
 /// Why items left without being delivered. Each is a label in the ledger.

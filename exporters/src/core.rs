@@ -48,12 +48,7 @@ impl Stop {
 
     fn advance(&self, state: u8) {
         self.state.fetch_max(state, Ordering::SeqCst);
-        for lane in self
-            .lanes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
+        for lane in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             lane.wake();
         }
     }

@@ -38,9 +38,7 @@ pub struct Printer {
 /// A printer on standard error, in colour if that is a terminal.
 pub fn on_stderr(settings: Settings) -> Printer {
     let mut printer = Printer::new(settings, Box::new(io::stderr()));
-    printer.style = Style {
-        colours: io::stderr().is_terminal(),
-    };
+    printer.style = Style { colours: io::stderr().is_terminal() };
     printer
 }
 
@@ -97,9 +95,8 @@ impl Printer {
             Ok(request) => request,
             Err(why) => {
                 let heading = self.style.bold(signal.name());
-                account.push_str(&format!(
-                    "{heading}: {items} items that cannot be shown: {why}\n"
-                ));
+                account
+                    .push_str(&format!("{heading}: {items} items that cannot be shown: {why}\n"));
                 return;
             }
         };
@@ -118,9 +115,7 @@ impl Printer {
             self.in_window = 0;
         }
         self.in_window = self.in_window.saturating_add(1);
-        let after = self
-            .in_window
-            .saturating_sub(self.settings.sampling_initial);
+        let after = self.in_window.saturating_sub(self.settings.sampling_initial);
         let every = self.settings.sampling_thereafter;
         after == 0 || (every > 0 && after.is_multiple_of(every))
     }

@@ -26,11 +26,7 @@ pub(crate) struct Codec {
 impl Codec {
     pub(crate) fn new(compression: Compression) -> Codec {
         let (compressor, decompressor) = (Compressor::new(), Decompressor::new());
-        Codec {
-            compression,
-            compressor,
-            decompressor,
-        }
+        Codec { compression, compressor, decompressor }
     }
 
     /// The gRPC name of the compression, if messages are compressed. lz4 has none, and goes out
@@ -103,12 +99,8 @@ impl Codec {
     }
 
     fn compress(&mut self, encoding: Encoding, chain: &[Bytes]) -> Result<Bytes, String> {
-        let compressed = self
-            .compressor
-            .compress(encoding, self.compression.level, chain);
-        compressed
-            .map(Bytes::from)
-            .map_err(|error| format!("{error:?}"))
+        let compressed = self.compressor.compress(encoding, self.compression.level, chain);
+        compressed.map(Bytes::from).map_err(|error| format!("{error:?}"))
     }
 }
 
@@ -169,26 +161,15 @@ mod tests {
             let chain: Vec<Bytes> = (0..random.usize(0..60))
                 .map(|_| {
                     let length = random.usize(0..9000) * random.usize(0..2);
-                    std::iter::repeat_with(|| random.u8(..))
-                        .take(length)
-                        .collect()
+                    std::iter::repeat_with(|| random.u8(..)).take(length).collect()
                 })
                 .collect();
             let pieces = gather(Some([1, 0, 0, 0, 9]), &chain);
             let expected = [&[1, 0, 0, 0, 9], chain.concat().as_slice()].concat();
             assert_eq!(pieces.concat(), expected, "seed 7, case {case}");
-            assert!(
-                pieces.iter().all(|piece| !piece.is_empty()),
-                "seed 7, case {case}"
-            );
-            let small = pieces
-                .windows(2)
-                .filter(|pair| pair.iter().all(|p| p.len() < 4096));
-            assert_eq!(
-                small.count(),
-                0,
-                "seed 7, case {case}: small neighbours were not joined"
-            );
+            assert!(pieces.iter().all(|piece| !piece.is_empty()), "seed 7, case {case}");
+            let small = pieces.windows(2).filter(|pair| pair.iter().all(|p| p.len() < 4096));
+            assert_eq!(small.count(), 0, "seed 7, case {case}: small neighbours were not joined");
         }
     }
 }

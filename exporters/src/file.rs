@@ -97,10 +97,7 @@ impl Writer {
         {
             self.rotate(rotation, now)?;
         }
-        let file = self
-            .file
-            .as_mut()
-            .expect("opened above, and again by a rotation");
+        let file = self.file.as_mut().expect("opened above, and again by a rotation");
         if let Err(error) = file.write_all(line) {
             // Half a line would poison the next one. If even this fails the file is opened anew.
             if file.set_len(self.bytes).is_err() {
@@ -116,10 +113,7 @@ impl Writer {
         if self.file.is_some() {
             return Ok(());
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.settings.path)?;
+        let file = OpenOptions::new().create(true).append(true).open(&self.settings.path)?;
         if !self.settings.append && !self.opened_before {
             file.set_len(0)?;
         }
@@ -161,9 +155,7 @@ fn prune(path: &Path, rotation: Rotation, now: SystemTime) -> io::Result<()> {
     let mut rotated = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let stamp = name
-            .strip_prefix(&format!("{stem}-"))
-            .and_then(|s| s.strip_suffix(&extension));
+        let stamp = name.strip_prefix(&format!("{stem}-")).and_then(|s| s.strip_suffix(&extension));
         if stamp.is_some_and(is_stamp) {
             rotated.push(name);
         }
@@ -172,10 +164,7 @@ fn prune(path: &Path, rotation: Rotation, now: SystemTime) -> io::Result<()> {
     rotated.sort_unstable_by(|a, b| b.cmp(a));
     let oldest = rotation.days_max.map(|days| {
         let age = Duration::from_secs(u64::from(days) * 86_400);
-        format!(
-            "{stem}-{}",
-            stamp(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH))
-        )
+        format!("{stem}-{}", stamp(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)))
     });
     for (index, name) in rotated.iter().enumerate() {
         let too_many = rotation.backups_max > 0 && index >= rotation.backups_max as usize;
@@ -195,21 +184,13 @@ fn rotated_name(path: &Path, now: SystemTime) -> PathBuf {
 
 /// The name up to its last dot, and the rest with the dot.
 fn stem_and_extension(path: &Path) -> (String, String) {
-    let stem = path
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let extension = path
-        .extension()
-        .map(|extension| format!(".{}", extension.to_string_lossy()));
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let extension = path.extension().map(|extension| format!(".{}", extension.to_string_lossy()));
     (stem, extension.unwrap_or_default())
 }
 
 fn stamp(now: SystemTime) -> String {
-    let since = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (seconds, millis) = (since.as_secs(), since.subsec_millis());
     let (year, month, day) = civil(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -219,13 +200,10 @@ fn stamp(now: SystemTime) -> String {
 fn is_stamp(text: &str) -> bool {
     let shape = "dddd-dd-ddTdd-dd-dd.ddd";
     text.len() == shape.len()
-        && text
-            .bytes()
-            .zip(shape.bytes())
-            .all(|(byte, shape)| match shape {
-                b'd' => byte.is_ascii_digit(),
-                _ => byte == shape,
-            })
+        && text.bytes().zip(shape.bytes()).all(|(byte, shape)| match shape {
+            b'd' => byte.is_ascii_digit(),
+            _ => byte == shape,
+        })
 }
 
 /// The date of a day since 1970-01-01 in the Gregorian calendar, counted in eras of 400 years
@@ -238,11 +216,7 @@ fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (400 * era + year_of_era + u64::from(month <= 2), month, day)
 }
 

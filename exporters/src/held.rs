@@ -61,13 +61,7 @@ impl Held {
             }
             _ => VecDeque::from([whole]),
         };
-        Held {
-            batch,
-            parts,
-            backoff: Backoff::default(),
-            began: None,
-            tally: Tally::default(),
-        }
+        Held { batch, parts, backoff: Backoff::default(), began: None, tally: Tally::default() }
     }
 
     /// What is sent next; `None` when everything has ended.
@@ -126,18 +120,10 @@ impl Held {
     /// How the batch ended, all parts taken together.
     pub(crate) fn outcome(self) -> Outcome {
         match self.tally {
-            Tally {
-                parts_delivered: 0,
-                last_drop: Some((reason, code, message)),
-                ..
-            } => Outcome::Dropped {
-                reason,
-                code,
-                message,
-            },
-            tally => Outcome::Delivered {
-                rejected_items: tally.lost_items,
-            },
+            Tally { parts_delivered: 0, last_drop: Some((reason, code, message)), .. } => {
+                Outcome::Dropped { reason, code, message }
+            }
+            tally => Outcome::Delivered { rejected_items: tally.lost_items },
         }
     }
 

@@ -9,8 +9,5 @@ pub(crate) fn user_agent() -> String {
         other => other,
     };
     let version = env!("CARGO_PKG_VERSION");
-    format!(
-        "forebay/{version} ({}/{architecture})",
-        std::env::consts::OS
-    )
+    format!("forebay/{version} ({}/{architecture})", std::env::consts::OS)
 }

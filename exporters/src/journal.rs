@@ -37,10 +37,7 @@ struct Limiter {
 
 impl Journal {
     pub(crate) fn new(destination: &str) -> Journal {
-        Journal {
-            destination: destination.to_owned(),
-            state: RefCell::default(),
-        }
+        Journal { destination: destination.to_owned(), state: RefCell::default() }
     }
 
     pub(crate) fn will_retry(&self, now: Instant, failure: &Failure, wait: Duration, items: u64) {

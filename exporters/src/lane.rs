@@ -54,11 +54,8 @@ impl Lane {
             self.stats.unreserve();
             return Err(batch);
         }
-        self.stats
-            .offered(batch.signal, batch.counts.items, batch.bytes);
-        self.queue
-            .push(batch)
-            .expect("the queue has a slot for each reservation");
+        self.stats.offered(batch.signal, batch.counts.items, batch.bytes);
+        self.queue.push(batch).expect("the queue has a slot for each reservation");
         self.wake();
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! `otlp_grpc`: unary Export over HTTP/2 with prior knowledge, several connections, own framing.
 //!
-//! Never retries: each call of `send` is one attempt. Starts one task per connection at the
-//! beginning and none afterwards. Always: an attempt ends within the connect and the request
-//! timeout, and one that is given up resets its stream.
+//! Never retries an answer: each call of `send` is one attempt. (A request that met a connection
+//! in the moment of its closing is sent once more over another, within the same attempt.) Starts
+//! one task per connection at the beginning. Always: an attempt ends within the connect and the
+//! request timeout, and one that is given up resets its stream.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -49,6 +50,24 @@ pub(crate) struct Client {
     codec: RefCell<Codec>,
 }
 
+/// How one call over one connection ended.
+enum Call {
+    Answered(Verdict),
+    /// The connection closed, or refused the stream, before an answer began.
+    TurnedAway(h2::Error),
+}
+
+impl Call {
+    fn unanswered(error: h2::Error) -> Call {
+        let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        if is_refused || error.is_go_away() || error.is_io() {
+            Call::TurnedAway(error)
+        } else {
+            Call::Answered(of_grpc_reset(error))
+        }
+    }
+}
+
 impl Client {
     pub(crate) fn start(settings: &OtlpGrpc) -> Rc<Client> {
         let codec = Codec::new(settings.compression);
@@ -59,19 +78,12 @@ impl Client {
             (_, Err(why)) => Some(why.clone()),
             _ => None,
         };
-        let slots: Vec<Rc<Slot>> = (0..settings.connections.max(1))
-            .map(|_| Rc::default())
-            .collect();
+        let slots: Vec<Rc<Slot>> =
+            (0..settings.connections.max(1)).map(|_| Rc::default()).collect();
         if let (None, Some(target)) = (&defect, target) {
             for (turn, slot) in slots.iter().enumerate() {
                 let (slot, target) = (Rc::clone(slot), target.clone());
-                spawn(connection::keep(
-                    slot,
-                    target,
-                    turn,
-                    settings.timeout,
-                    settings.keepalive,
-                ));
+                spawn(connection::keep(slot, target, turn, settings.timeout, settings.keepalive));
             }
         }
         Rc::new(Client {
@@ -90,24 +102,37 @@ impl Client {
         if let Some(defect) = &self.defect {
             return again(FailureKind::Internal, defect.clone());
         }
-        // Connected first: while the destination is down nothing is compressed in vain.
-        let (slot, client) = match self.connected().await {
-            Ok(connected) => connected,
-            Err(why) => return again(FailureKind::Connect, why),
-        };
-        let message = match self.codec.borrow_mut().grpc_message(request.chain) {
-            Ok(message) => message,
-            Err(why) => return again(FailureKind::Internal, why),
-        };
-        request
-            .stats
-            .sent(message.iter().map(|piece| piece.len() as u64).sum());
-        let _active = slot.activity();
-        within(
-            self.timeout,
-            self.call(&slot, client, request.signal, message),
-        )
-        .await
+        let mut message = None;
+        let mut may_repeat = true;
+        loop {
+            // Connected first: while the destination is down nothing is compressed in vain.
+            let (slot, client) = match self.connected().await {
+                Ok(connected) => connected,
+                Err(why) => return again(FailureKind::Connect, why),
+            };
+            let pieces = match message.map_or_else(|| self.encode(request), Ok) {
+                Ok(pieces) => pieces,
+                Err(why) => return again(FailureKind::Internal, why),
+            };
+            message = Some(pieces.clone());
+            request.stats.sent(pieces.iter().map(|piece| piece.len() as u64).sum());
+            // Only a connection that has worked can have been closed in the wrong moment.
+            let had_worked = slot.has_answered();
+            let _active = slot.activity();
+            match within(self.timeout, self.call(&slot, client, request.signal, pieces)).await {
+                Call::Answered(verdict) => return verdict,
+                Call::TurnedAway(_) if may_repeat && had_worked => {
+                    may_repeat = false;
+                    slot.retire();
+                    yield_now().await;
+                }
+                Call::TurnedAway(error) => return of_grpc_reset(error),
+            }
+        }
+    }
+
+    fn encode(&self, request: &Request<'_>) -> Result<Vec<Bytes>, String> {
+        self.codec.borrow_mut().grpc_message(request.chain)
     }
 
     /// A connection that can take a request now, made if there is none.
@@ -143,7 +168,7 @@ impl Client {
         mut client: SendRequest<Bytes>,
         signal: Signal,
         message: Vec<Bytes>,
-    ) -> Verdict {
+    ) -> Call {
         let mut head = http::Request::new(());
         *head.method_mut() = Method::POST;
         *head.version_mut() = Version::HTTP_2;
@@ -151,7 +176,7 @@ impl Client {
         *head.headers_mut() = self.headers.clone();
         let (answer, mut body) = match client.send_request(head, false) {
             Ok(sending) => sending,
-            Err(error) => return of_grpc_reset(error),
+            Err(error) => return Call::unanswered(error),
         };
         let last = message.len() - 1;
         for (index, piece) in message.into_iter().enumerate() {
@@ -163,9 +188,9 @@ impl Client {
         match answer.await {
             Ok(answer) => {
                 slot.mark_answered();
-                self.read(answer).await
+                Call::Answered(self.read(answer).await)
             }
-            Err(error) => of_grpc_reset(error),
+            Err(error) => Call::unanswered(error),
         }
     }
 
@@ -189,13 +214,7 @@ impl Client {
             Err(error) => return of_grpc_reset(error),
         };
         let decompressor = &mut self.codec.borrow_mut().decompressor;
-        of_grpc(
-            head.status,
-            &head.headers,
-            &message,
-            trailers.as_ref(),
-            decompressor,
-        )
+        of_grpc(head.status, &head.headers, &message, trailers.as_ref(), decompressor)
     }
 }
 
@@ -215,9 +234,7 @@ fn uris(settings: &OtlpGrpc) -> Result<[Uri; 4], String> {
         };
         let mut uri = format!("http://{authority}/opentelemetry.proto.collector.");
         write!(uri, "{version}.{service}/Export").expect("a String takes every write");
-        let parsed = uri
-            .parse()
-            .map_err(|error| format!("{uri} is no URI: {error}"))?;
+        let parsed = uri.parse().map_err(|error| format!("{uri} is no URI: {error}"))?;
         uris[signal.index()] = Some(parsed);
     }
     Ok(uris.map(|uri| uri.expect("each signal has its index")))
@@ -226,10 +243,7 @@ fn uris(settings: &OtlpGrpc) -> Result<[Uri; 4], String> {
 /// The same for every request: what gRPC needs, then what the configuration adds.
 fn headers(settings: &OtlpGrpc, encoding: Option<&'static str>) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     let agent = settings.user_agent.clone().unwrap_or_else(user_agent);
     if let Ok(agent) = HeaderValue::from_str(&agent) {
@@ -262,10 +276,10 @@ fn grpc_timeout(timeout: Duration) -> String {
     }
 }
 
-async fn within(limit: Duration, call: impl Future<Output = Verdict>) -> Verdict {
+async fn within(limit: Duration, call: impl Future<Output = Call>) -> Call {
     or(call, async {
         sleep(limit).await;
-        again(FailureKind::Timeout, format!("no answer within {limit:?}"))
+        Call::Answered(again(FailureKind::Timeout, format!("no answer within {limit:?}")))
     })
     .await
 }
@@ -274,15 +288,10 @@ async fn within_connect<T>(
     limit: Duration,
     ready: impl Future<Output = Result<T, h2::Error>>,
 ) -> Result<T, String> {
-    or(
-        async { ready.await.map_err(|error| error.to_string()) },
-        async {
-            sleep(limit).await;
-            Err(format!(
-                "the destination took no further request for {limit:?}"
-            ))
-        },
-    )
+    or(async { ready.await.map_err(|error| error.to_string()) }, async {
+        sleep(limit).await;
+        Err(format!("the destination took no further request for {limit:?}"))
+    })
     .await
 }
 

@@ -58,11 +58,7 @@ impl Client {
             encoding: settings.encoding,
             urls: settings.urls.clone(),
             headers: headers(settings, codec.http_name()),
-            pool: Pool::new(
-                settings.connections,
-                settings.idle_timeout,
-                settings.timeout,
-            ),
+            pool: Pool::new(settings.connections, settings.idle_timeout, settings.timeout),
             codec: RefCell::new(codec),
         })
     }
@@ -139,13 +135,7 @@ impl Client {
         // A Retry-After may be a date, so the wall clock is needed here and nowhere else.
         let now = SystemTime::now();
         let decompressor = &mut self.codec.borrow_mut().decompressor;
-        Exchange::Answered(of_http(
-            head.status,
-            &head.headers,
-            &body,
-            now,
-            decompressor,
-        ))
+        Exchange::Answered(of_http(head.status, &head.headers, &body, now, decompressor))
     }
 
     fn request(&self, url: &Uri, body: Vec<Bytes>) -> http::Request<ChainBody> {
@@ -154,9 +144,7 @@ impl Client {
         let path = url.path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().expect("a part of a URI is a URI");
         *request.headers_mut() = self.headers.clone();
-        let host = url
-            .authority()
-            .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        let host = url.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         if let Some(host) = host.filter(|_| !self.headers.contains_key(header::HOST)) {
             request.headers_mut().insert(header::HOST, host);
         }

@@ -46,10 +46,7 @@ impl Backoff {
             return Next::GiveUp;
         }
         let first = *self.first_failure.get_or_insert(began);
-        let current = self
-            .interval
-            .unwrap_or(policy.initial_interval)
-            .min(policy.max_interval);
+        let current = self.interval.unwrap_or(policy.initial_interval).min(policy.max_interval);
         let wait = match delay.map(|delay| delay.min(DELAY_MAX)) {
             // Asked to stay away: at least that long, and a little spread, so that all who were
             // told the same do not come back in the same instant.
@@ -58,9 +55,7 @@ impl Backoff {
         };
         let grown_from = delay.map_or(current, |delay| current.max(delay.min(DELAY_MAX)));
         let grown = grown_from.as_secs_f64() * policy.multiplier.max(1.0);
-        self.interval = Some(Duration::from_secs_f64(
-            grown.min(policy.max_interval.as_secs_f64()),
-        ));
+        self.interval = Some(Duration::from_secs_f64(grown.min(policy.max_interval.as_secs_f64())));
         let elapsed = now.saturating_duration_since(first);
         match policy.max_elapsed_time {
             Some(elapsed_max) if elapsed + wait > elapsed_max => Next::GiveUp,

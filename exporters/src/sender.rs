@@ -93,9 +93,7 @@ impl Sender {
             retries: RefCell::default(),
             retries_made: Cell::new(0),
             unsettled: RefCell::default(),
-            places: std::iter::repeat_with(Place::default)
-                .take(consumers)
-                .collect(),
+            places: std::iter::repeat_with(Place::default).take(consumers).collect(),
             retry_first: Cell::new(false),
             ended: Cell::new(false),
         })
@@ -168,9 +166,7 @@ impl Sender {
     }
 
     fn take_fresh(&self) -> Option<Held> {
-        self.lane
-            .pop()
-            .map(|batch| Held::new(batch, self.bytes_max))
+        self.lane.pop().map(|batch| Held::new(batch, self.bytes_max))
     }
 
     fn take_retry(&self, now: Instant) -> Option<Held> {
@@ -188,9 +184,7 @@ impl Sender {
     async fn work(&self, place: usize, mut held: Held) {
         while let Some(part) = held.part() {
             let began = Instant::now();
-            let is_too_large = self
-                .bytes_max
-                .is_some_and(|bytes_max| part.bytes > bytes_max);
+            let is_too_large = self.bytes_max.is_some_and(|bytes_max| part.bytes > bytes_max);
             let verdict = match is_too_large {
                 true => over_limit(part, self.bytes_max),
                 false => match self.attempt(place, held.batch.signal, part).await {
@@ -209,12 +203,8 @@ impl Sender {
     /// One attempt; `None` when the lane was abandoned meanwhile.
     async fn attempt(&self, place: usize, signal: Signal, part: &Part) -> Option<Verdict> {
         let _flight = Flight::begin(self.stats());
-        let request = Request {
-            signal,
-            items: part.counts.items,
-            chain: &part.chain,
-            stats: self.stats(),
-        };
+        let request =
+            Request { signal, items: part.counts.items, chain: &part.chain, stats: self.stats() };
         let mut sending = pin!(self.transport.send(&request));
         let place = &self.places[place];
         let verdict = poll_fn(|cx| {
@@ -264,14 +254,11 @@ impl Sender {
 
     fn delivered(&self, held: &mut Held, rejected: u64, warning: &str, now: Instant) {
         let signal = held.batch.signal;
-        let rejected_items = held
-            .part()
-            .map_or(0, |part| rejected_items(signal, part, rejected));
+        let rejected_items = held.part().map_or(0, |part| rejected_items(signal, part, rejected));
         let items = held.part().map_or(0, |part| part.counts.items) - rejected_items;
         self.stats().delivered(signal, items);
         if rejected_items > 0 {
-            self.stats()
-                .dropped(DropReason::PartialSuccess, signal, rejected_items);
+            self.stats().dropped(DropReason::PartialSuccess, signal, rejected_items);
         }
         if rejected_items > 0 || !warning.is_empty() {
             self.journal.partial(now, warning, rejected_items);
@@ -290,13 +277,9 @@ impl Sender {
     ) -> Step {
         let first = *held.began.get_or_insert(began);
         let policy = &self.destination.retry;
-        match held
-            .backoff
-            .failed(policy, first, now, delay, fastrand::f64())
-        {
+        match held.backoff.failed(policy, first, now, delay, fastrand::f64()) {
             Next::Wait(wait) => {
-                self.journal
-                    .will_retry(now, &failure, wait, held.items_left());
+                self.journal.will_retry(now, &failure, wait, held.items_left());
                 Step::Wait(wait)
             }
             Next::GiveUp => self.drop_part(held, DropReason::RetriesExhausted, failure, now),
@@ -334,14 +317,12 @@ impl Sender {
         while held.part().is_some() {
             let text = "the process stopped before the destination took it".to_owned();
             let items = held.dropped(DropReason::Shutdown, None, text);
-            self.stats()
-                .dropped(DropReason::Shutdown, held.batch.signal, items);
+            self.stats().dropped(DropReason::Shutdown, held.batch.signal, items);
             abandoned_items += items;
         }
         if abandoned_items > 0 {
             let text = "stopped before the destination took it";
-            self.journal
-                .dropped(Instant::now(), DropReason::Shutdown, text, abandoned_items);
+            self.journal.dropped(Instant::now(), DropReason::Shutdown, text, abandoned_items);
         }
         let (batch, bytes) = (held.batch.id, held.batch.bytes);
         let outcome = held.outcome();
@@ -349,11 +330,7 @@ impl Sender {
             self.stats().delivered_batch();
         }
         let destination = self.lane.destination_index();
-        let settled = Settled {
-            batch,
-            destination,
-            outcome,
-        };
+        let settled = Settled { batch, destination, outcome };
         self.stats().bytes_released(bytes);
         match self.returns.settle(settled) {
             Ok(()) => self.stats().unreserve(),
@@ -395,18 +372,9 @@ impl Sender {
 
     /// Wakes one idle sender for each batch that could be sent now.
     fn wake_idle(&self, now: Instant) {
-        let due = self
-            .retries
-            .borrow()
-            .range(..=(now, u64::MAX))
-            .take(self.places.len())
-            .count();
+        let due = self.retries.borrow().range(..=(now, u64::MAX)).take(self.places.len()).count();
         let work = self.lane.queued() + due;
-        self.places
-            .iter()
-            .filter(|place| wake(&place.idle))
-            .take(work)
-            .for_each(drop);
+        self.places.iter().filter(|place| wake(&place.idle)).take(work).for_each(drop);
     }
 
     /// Sleeps until an offer, a stop, a word from a sender, or a time that is due. Retries due by
@@ -414,19 +382,10 @@ impl Sender {
     async fn something_to_do(&self, now: Instant) {
         let knock = poll_fn(|cx| {
             self.lane.listen(cx.waker());
-            if self.lane.take_knock() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if self.lane.take_knock() { Poll::Ready(()) } else { Poll::Pending }
         });
         let later = (now, u64::MAX)..;
-        let next_retry = self
-            .retries
-            .borrow()
-            .range(later)
-            .next()
-            .map(|((due, _), _)| *due);
+        let next_retry = self.retries.borrow().range(later).next().map(|((due, _), _)| *due);
         let next_settle = (!self.unsettled.borrow().is_empty()).then(|| now + SETTLE_PAUSE);
         match next_retry.into_iter().chain(next_settle).min() {
             None => knock.await,
@@ -462,10 +421,7 @@ fn over_limit(part: &Part, bytes_max: Option<u64>) -> Verdict {
     Verdict::Failed(Failure {
         kind: FailureKind::TooLarge,
         code: None,
-        message: format!(
-            "{} bytes are over the limit of {limit} for one request",
-            part.bytes
-        ),
+        message: format!("{} bytes are over the limit of {limit} for one request", part.bytes),
         remedy: Remedy::Shrink,
     })
 }

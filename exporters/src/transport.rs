@@ -63,8 +63,5 @@ impl Transport {
 }
 
 pub(crate) fn delivered() -> Verdict {
-    Verdict::Delivered {
-        rejected: 0,
-        warning: String::new(),
-    }
+    Verdict::Delivered { rejected: 0, warning: String::new() }
 }

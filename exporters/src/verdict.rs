@@ -118,12 +118,7 @@ pub fn again(kind: FailureKind, message: impl Into<String>) -> Verdict {
         _ => Some(code::UNAVAILABLE),
     };
     let remedy = Remedy::Retry { delay: None };
-    Verdict::Failed(Failure {
-        kind,
-        code,
-        message: message.into(),
-        remedy,
-    })
+    Verdict::Failed(Failure { kind, code, message: message.into(), remedy })
 }
 
 /// The answer is over [`ANSWER_BYTES_MAX`]: permanent by OTLP 1.11.
@@ -192,12 +187,7 @@ fn http_success(headers: &HeaderMap, body: Result<Vec<u8>, String>) -> Verdict {
         Err(why) => return garbage(format!("answered 2xx, but {why}")),
     };
     let content_type = text(headers, header::CONTENT_TYPE.as_str()).unwrap_or("");
-    let media = content_type
-        .split(';')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .to_ascii_lowercase();
+    let media = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let answer = match media.as_str() {
         "application/x-protobuf" => PartialSuccess::response_from_proto(&body),
         "application/json" => PartialSuccess::response_from_json(&body),
@@ -235,12 +225,7 @@ fn http_error(
         413 => (FailureKind::TooLarge, Remedy::Shrink),
         _ => (FailureKind::Refused, Remedy::Drop),
     };
-    Verdict::Failed(Failure {
-        kind,
-        code: Some(code_of_http(status)),
-        message,
-        remedy,
-    })
+    Verdict::Failed(Failure { kind, code: Some(code_of_http(status)), message, remedy })
 }
 
 /// The table of OTLP/HTTP status codes as gRPC codes that the Collector uses for its exporters.
@@ -261,9 +246,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = text(headers, header::RETRY_AFTER.as_str())?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit mean "very long", which the backoff bounds anyway.
-        return Some(Duration::from_secs(
-            value.parse().unwrap_or(u64::from(u32::MAX)),
-        ));
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
     }
     let date = httpdate::parse_http_date(value).ok()?;
     Some(date.duration_since(now).unwrap_or(Duration::ZERO))
@@ -295,10 +278,7 @@ fn said(status: &Status) -> String {
 }
 
 fn delivered(partial: PartialSuccess) -> Verdict {
-    Verdict::Delivered {
-        rejected: partial.rejected,
-        warning: clip(&partial.message),
-    }
+    Verdict::Delivered { rejected: partial.rejected, warning: clip(&partial.message) }
 }
 
 fn garbage(message: String) -> Verdict {
@@ -323,12 +303,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// One line of at most [`TEXT_CHARS_MAX`] characters: a peer's text never floods or forges a log.
 fn clip(text: &str) -> String {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
-    let mut clipped: String = text
-        .trim()
-        .chars()
-        .take(TEXT_CHARS_MAX)
-        .map(printable)
-        .collect();
+    let mut clipped: String = text.trim().chars().take(TEXT_CHARS_MAX).map(printable).collect();
     if text.trim().chars().nth(TEXT_CHARS_MAX).is_some() {
         clipped.push('…');
     }

@@ -5,8 +5,9 @@
 //! with us about where a request ends (request smuggling).
 //!
 //! Always
-//! - One request at a time: the next is read when the last is answered. What comes before that
-//!   waits in `input`, at most [`INPUT_BYTES_MAX`]; then the socket is not read.
+//! - One request at a time: the next is read when the last is answered, and when the answers that
+//!   wait to be sent are fewer than [`OUTPUT_BYTES_MAX`]. What comes before that waits in `input`,
+//!   at most [`INPUT_BYTES_MAX`]; then the socket is not read.
 //! - A body that is kept is reserved at the door; one that is refused is thrown away, not kept.
 
 mod chunked;
@@ -16,8 +17,8 @@ use std::fmt::Write as _;
 use std::mem;
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
+use http::{Method, StatusCode};
 
 use self::chunked::Chunked;
 use self::head::{Parsed, parse};
@@ -27,6 +28,8 @@ use crate::request::{
 
 /// What may wait behind a request that is not answered yet.
 const INPUT_BYTES_MAX: usize = 64 << 10;
+/// With this much unsent no further request is read: the peer does not read its answers.
+const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// A refused body up to this long is read and thrown away, so that the connection lives on.
 const DISCARD_BYTES_MAX: u64 = 1 << 20;
 /// A body with at least this much still to come is received straight into its own buffer.
@@ -41,6 +44,8 @@ pub struct Http1 {
     /// Number of the request that was last handed out.
     stream: u32,
     awaiting_answer: bool,
+    /// The request is a HEAD: its answer says how long its body would be, and has none.
+    bodiless: bool,
     keep_alive: bool,
     /// The peer sends no more.
     eof: bool,
@@ -87,6 +92,7 @@ impl Http1 {
             state: State::Head,
             stream: 0,
             awaiting_answer: false,
+            bodiless: false,
             keep_alive: true,
             eof: false,
             draining: false,
@@ -98,12 +104,13 @@ impl Http1 {
     /// Takes as many steps as the input allows.
     fn advance(&mut self, turn: &mut Turn<'_>) {
         loop {
+            let waits = self.awaiting_answer || self.is_congested();
             let more = match &mut self.state {
                 State::Over => {
                     self.input.clear();
                     false
                 }
-                State::Head if self.awaiting_answer => false,
+                State::Head if waits => false,
                 State::Head => self.read_head(turn),
                 State::Body(_) => self.read_body(turn),
                 State::Discard { .. } => self.discard(turn.now),
@@ -116,11 +123,26 @@ impl Http1 {
             // An idle connection holds no buffer.
             self.input = BytesMut::new();
         }
-        if self.eof && !self.awaiting_answer && self.finish.is_none() {
-            if !self.input.is_empty() || matches!(self.state, State::Body(_)) {
-                turn.door.abandoned(Protocol::Http1);
-            }
+        let waits = self.awaiting_answer || (self.is_congested() && !self.input.is_empty());
+        if self.eof && !waits && self.finish.is_none() {
+            self.abandon(turn);
             self.end(Standing::Finish, turn);
+        }
+    }
+
+    fn is_congested(&self) -> bool {
+        self.output.len() >= OUTPUT_BYTES_MAX
+    }
+
+    /// The peer is gone: counts the request that it left unfinished, if it did.
+    fn abandon(&mut self, turn: &mut Turn<'_>) {
+        let unfinished = match self.state {
+            State::Head => !self.awaiting_answer && !self.input.is_empty(),
+            State::Body(_) => true,
+            State::Discard { .. } | State::Over => false,
+        };
+        if unfinished {
+            turn.door.abandoned(Protocol::Http1);
         }
     }
 
@@ -132,10 +154,14 @@ impl Http1 {
         if self.input.is_empty() {
             return false;
         }
+        self.bodiless = false;
         match parse(&self.input, turn.listener, turn.limits.header_bytes_max) {
             Parsed::Partial => false,
-            Parsed::Malformed { status, reason } => {
-                let answer = turn.door.malformed(status, reason);
+            Parsed::Malformed { head, status, reason } => {
+                let answer = match head {
+                    Some(head) => turn.door.refuse(&head, Refusal::Malformed { status, reason }),
+                    None => turn.door.malformed(status, reason),
+                };
                 self.refuse_and_finish(answer, turn);
                 false
             }
@@ -143,6 +169,7 @@ impl Http1 {
                 let _ = self.input.split_to(bytes);
                 self.since = turn.now;
                 self.keep_alive = keep_alive && !self.draining;
+                self.bodiless = head.method == Method::HEAD;
                 self.take_head(*head, chunked, expects_continue, turn);
                 true
             }
@@ -200,10 +227,12 @@ impl Http1 {
                 true
             }
             Step::Malformed => {
+                let status = StatusCode::BAD_REQUEST;
                 let reason = "the chunked body is malformed";
-                let answer = turn.door.malformed(StatusCode::BAD_REQUEST, reason);
+                let refusal = Refusal::Malformed { status, reason };
+                let answer = turn.door.refuse(&receiving.head, refusal);
+                self.keep_alive = false;
                 self.drop_body(turn, answer);
-                self.end(Standing::FinishThenLinger, turn);
                 false
             }
         }
@@ -318,7 +347,9 @@ impl Http1 {
             let _ = write!(out, "{CONNECTION}: close\r\n");
         }
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(&answer.body);
+        if !self.bodiless {
+            out.extend_from_slice(&answer.body);
+        }
     }
 }
 
@@ -336,6 +367,14 @@ impl Core for Http1 {
 
     fn handle_eof(&mut self, turn: &mut Turn<'_>) {
         self.eof = true;
+        self.advance(turn);
+    }
+
+    fn handle_sent(&mut self, turn: &mut Turn<'_>) {
+        if !self.input.is_empty() && matches!(self.state, State::Head) {
+            // The time that the peer took to read its answers is not the next header's.
+            self.since = turn.now;
+        }
         self.advance(turn);
     }
 
@@ -389,7 +428,7 @@ impl Core for Http1 {
 
     fn deadline(&self, limits: &Limits) -> Option<Nanos> {
         let timeout = match &self.state {
-            _ if self.awaiting_answer => return None,
+            State::Head if self.awaiting_answer || self.is_congested() => return None,
             State::Over => return None,
             State::Head if self.input.is_empty() => {
                 return (limits.idle_timeout > 0).then(|| self.since + limits.idle_timeout);
@@ -405,13 +444,12 @@ impl Core for Http1 {
     }
 
     fn wants_input(&self) -> bool {
-        !self.eof && (!self.awaiting_answer || self.input.len() < INPUT_BYTES_MAX)
+        let waits = self.awaiting_answer || self.is_congested();
+        !self.eof && (!waits || self.input.len() < INPUT_BYTES_MAX)
     }
 
     fn handle_lost(&mut self, turn: &mut Turn<'_>) {
-        if matches!(self.state, State::Body(_)) {
-            turn.door.abandoned(Protocol::Http1);
-        }
+        self.abandon(turn);
         self.end(Standing::Finish, turn);
     }
 

@@ -7,6 +7,8 @@
 //! Always
 //! - A body that is kept is reserved at the door, and copied out of the crate's buffers: a slice
 //!   would keep a whole read buffer alive for a few bytes.
+//! - A refused request's body is read and thrown away for a while: a client that has not heard
+//!   of the refusal yet does nothing wrong, and its other calls go on.
 //! - Flow-control credit goes back when the bytes are taken, so that a client is never stalled by
 //!   us; what bounds its bytes is the door.
 
@@ -23,7 +25,7 @@ use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::{Connection, Handshake, SendResponse};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Method, Response};
 
 use self::pipe::Pipe;
 use crate::request::{
@@ -36,6 +38,12 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const MAX_FRAME_BYTES: u32 = 16 << 10;
 /// The HPACK table that a client may use.
 const HEADER_TABLE_BYTES: u32 = 4096;
+/// A refused body up to this long is thrown away; then its stream is reset.
+const DISCARD_BYTES_MAX: usize = 1 << 20;
+/// For how long, and for how many streams that we reset, the crate takes what still comes for
+/// them for late, not for an error.
+const RESETS_REMEMBERED_FOR: Duration = Duration::from_secs(5);
+const RESETS_REMEMBERED_MAX: usize = 256;
 /// Streams that a client may reset before we saw them, and that we may reset for its errors
 /// (CVE-2025-8671): then the connection ends.
 const RESETS_MAX: usize = 64;
@@ -49,7 +57,10 @@ pub struct Http2 {
     streams: HashMap<u32, Stream>,
     /// Streams whose body is not complete.
     receiving: Vec<u32>,
+    discarding: Vec<Discarding>,
     in_flight: usize,
+    /// The peer sends no more; the crate hears of it when all that it asked is answered.
+    eof: bool,
     /// Resets that no answered request has made up for.
     resets_ahead: usize,
     since: Nanos,
@@ -65,6 +76,15 @@ enum State {
 struct Stream {
     respond: SendResponse<Bytes>,
     receiving: Option<Receiving>,
+    /// The request is a HEAD: its answer has no body.
+    bodiless: bool,
+}
+
+/// The rest of a refused body.
+struct Discarding {
+    recv: RecvStream,
+    left: usize,
+    since: Nanos,
 }
 
 struct Receiving {
@@ -97,15 +117,17 @@ impl Http2 {
             .max_concurrent_streams(limits.connection_requests_max as u32)
             .max_pending_accept_reset_streams(RESETS_MAX)
             .max_local_error_reset_streams(Some(RESETS_MAX))
-            .reset_stream_duration(Duration::ZERO)
-            .max_concurrent_reset_streams(RESETS_MAX)
+            .reset_stream_duration(RESETS_REMEMBERED_FOR)
+            .max_concurrent_reset_streams(RESETS_REMEMBERED_MAX)
             .handshake(pipe.clone());
         Http2 {
             pipe,
             state: State::Handshake(Box::pin(handshake)),
             streams: HashMap::new(),
             receiving: Vec::new(),
+            discarding: Vec::new(),
             in_flight: 0,
+            eof: false,
             resets_ahead: 0,
             since: now,
             draining: false,
@@ -200,15 +222,16 @@ impl Http2 {
             content_length: content_length(&parts.headers),
             headers: parts.headers,
         };
-        let stream = Stream { respond, receiving: None };
+        let bodiless = head.method == Method::HEAD;
+        let stream = Stream { respond, receiving: None, bodiless };
         let admitted = match turn.door.admit(&head) {
             Ok(admitted) => admitted,
-            Err(answer) => return self.respond(stream, answer),
+            Err(answer) => return self.refuse(stream, recv, answer, turn.now),
         };
         let bytes_max = admitted.body_bytes_max;
         if head.content_length.is_some_and(|length| length > bytes_max as u64) {
             let answer = turn.door.refuse(&head, Refusal::TooLarge { bytes_max });
-            return self.respond(stream, answer);
+            return self.refuse(stream, recv, answer, turn.now);
         }
         let id = stream.respond.stream_id().as_u32();
         let receiving = Receiving {
@@ -222,6 +245,14 @@ impl Http2 {
         };
         self.streams.insert(id, Stream { receiving: Some(receiving), ..stream });
         self.receiving.push(id);
+    }
+
+    /// Answers a request whose body will not be kept, and gets past a body that is not long.
+    fn refuse(&mut self, stream: Stream, recv: RecvStream, answer: Answer, now: Nanos) {
+        self.respond(stream, answer);
+        if !recv.is_end_stream() {
+            self.discarding.push(Discarding { recv, left: DISCARD_BYTES_MAX, since: now });
+        }
     }
 
     fn poll_bodies(&mut self, context: &mut Context<'_>, turn: &mut Turn<'_>) -> bool {
@@ -246,6 +277,7 @@ impl Http2 {
         });
         pending.append(&mut self.receiving);
         self.receiving = pending;
+        self.discarding.retain_mut(|discarding| discarding.poll(context, &mut moved, turn.now));
         if moved {
             self.since = turn.now;
         }
@@ -274,7 +306,7 @@ impl Http2 {
             Step::Refused(refusal) => {
                 turn.door.release(receiving.reserved);
                 let answer = turn.door.refuse(&receiving.head, refusal);
-                self.respond(stream, answer);
+                self.refuse(stream, receiving.recv, answer, turn.now);
             }
             Step::Reset | Step::Pending => {
                 turn.door.release(receiving.reserved);
@@ -292,7 +324,17 @@ impl Http2 {
             }
         }
         self.receiving.clear();
+        self.discarding.clear();
         self.in_flight = 0;
+    }
+
+    /// A peer that sends no more may still read its answers. The crate takes the end of the input
+    /// for the end of the connection, so it is told when the last answer is given.
+    fn pass_on_eof(&mut self, turn: &mut Turn<'_>) {
+        if self.eof && self.in_flight == 0 {
+            self.pipe.feed_eof();
+            self.pump(turn);
+        }
     }
 }
 
@@ -305,8 +347,9 @@ impl Core for Http2 {
     }
 
     fn handle_eof(&mut self, turn: &mut Turn<'_>) {
-        self.pipe.feed_eof();
+        self.eof = true;
         self.pump(turn);
+        self.pass_on_eof(turn);
     }
 
     fn handle_sent(&mut self, turn: &mut Turn<'_>) {
@@ -321,6 +364,7 @@ impl Core for Http2 {
             self.since = turn.now;
             self.respond(stream, answer);
             self.pump(turn);
+            self.pass_on_eof(turn);
         }
     }
 
@@ -341,7 +385,10 @@ impl Core for Http2 {
             self.receiving.retain(|receiving| receiving != id);
             self.finish_body(*id, Step::Refused(Refusal::BodyTimeout), turn);
         }
-        if stalled.is_empty() && self.streams.is_empty() {
+        let discarding = self.discarding.len();
+        self.discarding.retain(|discarding| discarding.since + timeout > turn.now);
+        let nothing_stalled = stalled.is_empty() && discarding == self.discarding.len();
+        if nothing_stalled && self.streams.is_empty() {
             self.drain(turn);
         }
         self.since = turn.now;
@@ -380,8 +427,9 @@ impl Core for Http2 {
         if matches!(self.state, State::Handshake(_)) {
             return Some(self.since + limits.header_timeout);
         }
-        let stalled = self.streams.values().filter_map(|s| Some(s.receiving.as_ref()?.since)).min();
-        match stalled {
+        let receiving = self.streams.values().filter_map(|s| Some(s.receiving.as_ref()?.since));
+        let discarding = self.discarding.iter().map(|discarding| discarding.since);
+        match receiving.chain(discarding).min() {
             Some(since) => Some(since + limits.body_timeout),
             None if self.in_flight > 0 => None,
             // A peer that was told to go gets a little while for it.
@@ -411,6 +459,8 @@ impl Receiving {
                 Poll::Ready(Some(Err(_))) => return Step::Reset,
                 Poll::Ready(Some(Ok(data))) => {
                     self.since = turn.now;
+                    // Fails only on a stream that is gone, which the next poll tells.
+                    let _ = self.recv.flow_control().release_capacity(data.len());
                     if self.body.len() + data.len() > self.bytes_max {
                         let bytes_max = self.bytes_max;
                         return Step::Refused(Refusal::TooLarge { bytes_max });
@@ -420,9 +470,25 @@ impl Receiving {
                     }
                     self.reserved += data.len();
                     self.body.extend_from_slice(&data);
-                    // Fails only on a stream that is gone, which the next poll tells.
+                }
+            }
+        }
+    }
+}
+
+impl Discarding {
+    /// Whether more is to come. Sets `moved` if something came.
+    fn poll(&mut self, context: &mut Context<'_>, moved: &mut bool, now: Nanos) -> bool {
+        loop {
+            match self.recv.poll_data(context) {
+                Poll::Pending => return true,
+                Poll::Ready(Some(Ok(data))) if data.len() <= self.left => {
+                    self.left -= data.len();
+                    self.since = now;
+                    *moved = true;
                     let _ = self.recv.flow_control().release_capacity(data.len());
                 }
+                Poll::Ready(_) => return false,
             }
         }
     }
@@ -434,7 +500,7 @@ fn respond_to(mut stream: Stream, answer: Answer) -> Result<(), h2::Error> {
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     headers.extend(answer.headers.into_iter().map(|(name, value)| (Some(name), value)));
-    let ends = answer.body.is_empty() && answer.trailers.is_empty();
+    let ends = stream.bodiless || (answer.body.is_empty() && answer.trailers.is_empty());
     let mut send = stream.respond.send_response(response, ends)?;
     if ends {
         return Ok(());

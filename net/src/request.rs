@@ -70,7 +70,7 @@ pub struct Admitted {
     pub tag: u32,
 }
 
-/// Why a request is refused after its head was let in.
+/// Why a request is refused whose head could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The body is longer than it may be.
@@ -79,6 +79,8 @@ pub enum Refusal {
     Overloaded,
     /// No byte of the body came for too long.
     BodyTimeout,
+    /// Its framing can't be relied on: a `status` of HTTP and what is wrong.
+    Malformed { status: StatusCode, reason: &'static str },
 }
 
 /// The one that lets requests in. Called on the receiver's own thread, never waits.
@@ -89,9 +91,10 @@ pub trait Door {
     fn reserve(&mut self, bytes: usize) -> bool;
     /// Gives back what [`Door::reserve`] took.
     fn release(&mut self, bytes: usize);
-    /// The answer to a request that was let in and then could not be kept.
+    /// The answer to a request that was let in and then could not be kept, or that may not be let
+    /// in because where its body ends is in doubt.
     fn refuse(&mut self, head: &Head, refusal: Refusal) -> Answer;
-    /// The answer to what is no request: a `status` of HTTP and what is wrong.
+    /// The answer to what has no head that could be read: a `status` of HTTP and what is wrong.
     fn malformed(&mut self, status: StatusCode, reason: &'static str) -> Answer;
     /// A client left in the middle of a request: `protocol` lost it before it was complete.
     fn abandoned(&mut self, protocol: Protocol);

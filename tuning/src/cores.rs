@@ -21,11 +21,7 @@ pub enum Placement {
     /// Chosen from the host: see [`plan`].
     Auto,
     /// Explicit sets; a core may stand in both.
-    Explicit {
-        receivers: Vec<usize>,
-        exporters: Vec<usize>,
-        control: Option<usize>,
-    },
+    Explicit { receivers: Vec<usize>, exporters: Vec<usize>, control: Option<usize> },
 }
 
 /// CPU numbers to pin to. Where cache groups have even sizes, `receivers[i]` and `exporters[i]`
@@ -47,18 +43,12 @@ pub struct CorePlan {
 pub fn plan(placement: &Placement, host: &Host) -> Result<CorePlan, String> {
     match placement {
         Placement::Auto => Ok(choose(host)),
-        Placement::Explicit {
-            receivers,
-            exporters,
-            control,
-        } => {
+        Placement::Explicit { receivers, exporters, control } => {
             verify("receivers", receivers, host)?;
             verify("exporters", exporters, host)?;
             verify("control", control.as_slice(), host)?;
             if receivers.is_empty() || exporters.is_empty() {
-                return Err(
-                    "engine.cores needs at least one receiver and one exporter core".into(),
-                );
+                return Err("engine.cores needs at least one receiver and one exporter core".into());
             }
             Ok(finish(receivers.clone(), exporters.clone(), *control))
         }
@@ -100,28 +90,16 @@ fn usable(host: &Host) -> Vec<usize> {
 }
 
 fn finish(receivers: Vec<usize>, exporters: Vec<usize>, control: Option<usize>) -> CorePlan {
-    let mut all: Vec<usize> = receivers
-        .iter()
-        .chain(&exporters)
-        .chain(control.as_slice())
-        .copied()
-        .collect();
+    let mut all: Vec<usize> =
+        receivers.iter().chain(&exporters).chain(control.as_slice()).copied().collect();
     all.sort_unstable();
     let shared = all.windows(2).any(|pair| pair[0] == pair[1]);
-    CorePlan {
-        receivers,
-        exporters,
-        control,
-        shared,
-    }
+    CorePlan { receivers, exporters, control, shared }
 }
 
 fn verify(key: &str, cores: &[usize], host: &Host) -> Result<(), String> {
-    let absent: Vec<usize> = cores
-        .iter()
-        .copied()
-        .filter(|core| !host.cpus.contains(core))
-        .collect();
+    let absent: Vec<usize> =
+        cores.iter().copied().filter(|core| !host.cpus.contains(core)).collect();
     if absent.is_empty() {
         return Ok(());
     }
@@ -173,24 +151,14 @@ mod tests {
         check(&[0, 1], &[0], &[1], None);
         check(&[0, 1, 2], &[1], &[0, 2], None);
         check(&[0, 1, 2, 3], &[0, 2], &[1, 3], None);
-        check(
-            &[0, 1, 2, 3, 4, 5, 6, 7],
-            &[2, 4, 6],
-            &[1, 3, 5, 7],
-            Some(0),
-        );
+        check(&[0, 1, 2, 3, 4, 5, 6, 7], &[2, 4, 6], &[1, 3, 5, 7], Some(0));
     }
 
     #[test]
     fn auto_follows_holes_in_the_cpu_set() {
         check(&[5], &[5], &[5], None);
         check(&[3, 9], &[3], &[9], None);
-        check(
-            &[1, 2, 4, 8, 16, 32, 64, 128],
-            &[4, 16, 64],
-            &[2, 8, 32, 128],
-            Some(1),
-        );
+        check(&[1, 2, 4, 8, 16, 32, 64, 128], &[4, 16, 64], &[2, 8, 32, 128], Some(1));
     }
 
     #[test]
@@ -211,19 +179,15 @@ mod tests {
     #[test]
     fn on_64_cores_each_receiver_has_an_exporter_behind_the_same_cache() {
         // Numbered as many machines do it: neighbours lie in different groups.
-        let groups: Vec<Vec<usize>> = (0..8)
-            .map(|group| (0..8).map(|i| i * 8 + group).collect())
-            .collect();
+        let groups: Vec<Vec<usize>> =
+            (0..8).map(|group| (0..8).map(|i| i * 8 + group).collect()).collect();
         let slices: Vec<&[usize]> = groups.iter().map(Vec::as_slice).collect();
         let made = auto(&host(&slices));
         assert_eq!((made.receivers.len(), made.exporters.len()), (31, 32));
         assert_eq!(made.control, Some(0));
         for group in &groups {
             let count = |cores: &[usize]| cores.iter().filter(|c| group.contains(c)).count();
-            assert!(
-                count(&made.receivers).abs_diff(count(&made.exporters)) <= 1,
-                "{group:?}"
-            );
+            assert!(count(&made.receivers).abs_diff(count(&made.exporters)) <= 1, "{group:?}");
         }
     }
 
@@ -235,10 +199,7 @@ mod tests {
         assert_eq!(auto(&small).exporters, [3]);
         small.quota_cores = Some(0.5);
         let made = auto(&small);
-        assert_eq!(
-            (made.receivers, made.exporters, made.shared),
-            (vec![2], vec![2], true)
-        );
+        assert_eq!((made.receivers, made.exporters, made.shared), (vec![2], vec![2], true));
         small.quota_cores = Some(99.0);
         assert_eq!(auto(&small).receivers.len(), 3);
     }

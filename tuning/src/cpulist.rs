@@ -47,13 +47,10 @@ pub fn format(cpus: &[usize]) -> String {
 fn number(text: &str, part: &str) -> Result<usize, String> {
     match text.trim().parse::<usize>() {
         Ok(cpu) if cpu < CPUS_MAX => Ok(cpu),
-        Ok(cpu) => Err(format!(
-            "there is no CPU {cpu}: the highest number taken is {}",
-            CPUS_MAX - 1
-        )),
-        Err(_) => Err(format!(
-            "\"{part}\" is neither a CPU number nor a range such as 0-3"
-        )),
+        Ok(cpu) => {
+            Err(format!("there is no CPU {cpu}: the highest number taken is {}", CPUS_MAX - 1))
+        }
+        Err(_) => Err(format!("\"{part}\" is neither a CPU number nor a range such as 0-3")),
     }
 }
 

@@ -52,10 +52,7 @@ impl Host {
             memory_bytes_max: memory_bytes_max(root),
             memlock_bytes_max: rustix::process::getrlimit(rustix::process::Resource::Memlock)
                 .current,
-            kernel_release: rustix::system::uname()
-                .release()
-                .to_string_lossy()
-                .into_owned(),
+            kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
             io_uring: io_uring(root),
         }
     }
@@ -71,9 +68,7 @@ impl Host {
 /// CPUs that are online has to do.
 fn allowed_cpus(root: &Path) -> Vec<usize> {
     let cpus: Vec<usize> = match rustix::thread::sched_getaffinity(None) {
-        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU)
-            .filter(|cpu| set.is_set(*cpu))
-            .collect(),
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect(),
         Err(_) => line(root, "sys/devices/system/cpu/online")
             .and_then(|text| cpulist::parse(&text).ok())
             .unwrap_or_default(),
@@ -97,22 +92,14 @@ fn quota_cores(root: &Path) -> Option<f64> {
         let (quota, period) = text.split_once(' ')?;
         cores_of(quota, period)
     });
-    let v1 = cgroup_levels(root, "cpu", "cpu")
-        .into_iter()
-        .filter_map(|level| {
-            cores_of(
-                &line(&level, "cpu.cfs_quota_us")?,
-                &line(&level, "cpu.cfs_period_us")?,
-            )
-        });
+    let v1 = cgroup_levels(root, "cpu", "cpu").into_iter().filter_map(|level| {
+        cores_of(&line(&level, "cpu.cfs_quota_us")?, &line(&level, "cpu.cfs_period_us")?)
+    });
     v2.chain(v1).reduce(f64::min)
 }
 
 fn cores_of(quota_us: &str, period_us: &str) -> Option<f64> {
-    let (quota, period) = (
-        quota_us.parse::<f64>().ok()?,
-        period_us.parse::<f64>().ok()?,
-    );
+    let (quota, period) = (quota_us.parse::<f64>().ok()?, period_us.parse::<f64>().ok()?);
     (quota > 0.0 && period > 0.0).then_some(quota / period)
 }
 
@@ -140,18 +127,12 @@ fn cgroup_levels(root: &Path, controller: &str, mount: &str) -> Vec<PathBuf> {
     let own = table.lines().find_map(|row| {
         let mut fields = row.splitn(3, ':').skip(1);
         let (names, path) = (fields.next()?, fields.next()?);
-        names
-            .split(',')
-            .any(|name| name == controller)
-            .then_some(path)
+        names.split(',').any(|name| name == controller).then_some(path)
     });
     let Some(own) = own else { return Vec::new() };
     let base = root.join("sys/fs/cgroup").join(mount);
     let mut levels = vec![base.clone()];
-    for part in own
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != "..")
-    {
+    for part in own.split('/').filter(|part| !part.is_empty() && *part != "..") {
         let below = levels.last().expect("starts with the base").join(part);
         levels.push(below);
     }
@@ -162,14 +143,9 @@ fn cgroup_levels(root: &Path, controller: &str, mount: &str) -> Vec<PathBuf> {
 /// Splits `cpus` by shared last-level cache, then by NUMA node, else leaves one group.
 fn groups(root: &Path, cpus: &[usize]) -> Vec<Vec<usize>> {
     let by_cache = split_by(cpus, |cpu| {
-        line(
-            root,
-            &format!("sys/devices/system/cpu/cpu{cpu}/cache/index3/shared_cpu_list"),
-        )
+        line(root, &format!("sys/devices/system/cpu/cpu{cpu}/cache/index3/shared_cpu_list"))
     });
-    by_cache
-        .or_else(|| split_by(cpus, |cpu| node_of(root, cpu)))
-        .unwrap_or(vec![cpus.to_vec()])
+    by_cache.or_else(|| split_by(cpus, |cpu| node_of(root, cpu))).unwrap_or(vec![cpus.to_vec()])
 }
 
 /// `None` if `name` knows a group for none of the CPUs. Those it does not know form one group.
@@ -199,9 +175,7 @@ fn node_of(root: &Path, cpu: usize) -> Option<String> {
 }
 
 fn line(root: &Path, path: &str) -> Option<String> {
-    fs::read_to_string(root.join(path))
-        .ok()
-        .map(|text| text.trim().to_owned())
+    fs::read_to_string(root.join(path)).ok().map(|text| text.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -44,10 +44,7 @@ fn an_error_tells_the_offset_the_path_and_the_reason() {
     let text = "at byte 10, resource_spans.scope_spans.spans.name: string is not UTF-8";
     assert_eq!(error.to_string(), text);
     let error = verdict_on(Signal::Logs, vec![0x00]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "at byte 0, the request: field number is 0"
-    );
+    assert_eq!(error.to_string(), "at byte 0, the request: field number is 0");
 }
 
 #[test]
@@ -91,22 +88,10 @@ fn ids_have_their_length_or_none() {
 #[test]
 fn d1_known_fields_have_their_wire_type() {
     let reason = refused(&[&[5 << 3, 1]]).reason;
-    assert_eq!(
-        reason,
-        Reason::WrongWireType {
-            found: 0,
-            expected: 2
-        }
-    );
+    assert_eq!(reason, Reason::WrongWireType { found: 0, expected: 2 });
     // `flags` is singular, so it cannot be packed.
     let reason = refused(&[&field(16, &[&[0; 4]])]).reason;
-    assert_eq!(
-        reason,
-        Reason::WrongWireType {
-            found: 2,
-            expected: 5
-        }
-    );
+    assert_eq!(reason, Reason::WrongWireType { found: 2, expected: 5 });
 }
 
 #[test]
@@ -119,13 +104,7 @@ fn d1_packed_and_single_numbers_are_both_legal() {
     assert_eq!(point(&field(6, &[&[1; 16]])), Ok(1));
     assert_eq!(point(&[&[6 << 3 | 1][..], &[1; 8]].concat()), Ok(1));
     let reason = point(&field(6, &[&[1; 15]])).unwrap_err().reason;
-    assert_eq!(
-        reason,
-        Reason::WrongPackedLength {
-            found: 15,
-            width: 8
-        }
-    );
+    assert_eq!(reason, Reason::WrongPackedLength { found: 15, width: 8 });
 }
 
 #[test]
@@ -137,10 +116,7 @@ fn d1_groups_are_refused_in_known_and_unknown_fields() {
         assert_eq!(error.path, "resource_spans.scope_spans.spans");
     }
     assert!(refused(&[&[5 << 3 | 4]]).reason == Reason::GroupWireType);
-    assert_eq!(
-        refused(&[&[5 << 3 | 7]]).reason,
-        Reason::UnknownWireType { found: 7 }
-    );
+    assert_eq!(refused(&[&[5 << 3 | 7]]).reason, Reason::UnknownWireType { found: 7 });
 }
 
 #[test]
@@ -150,20 +126,14 @@ fn d1_a_length_ends_with_its_message_not_with_the_request() {
     bytes.extend_from_slice(&field(1, &[]));
     let error = verdict_on(Signal::Traces, bytes).unwrap_err();
     assert_eq!(error.reason, Reason::LengthOverflow);
-    let huge = [
-        0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01,
-    ];
+    let huge = [0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
     let error = verdict_on(Signal::Traces, huge.to_vec()).unwrap_err();
     assert_eq!((error.reason, error.offset), (Reason::LengthOverflow, 1));
 }
 
 #[test]
 fn s9_unknown_fields_pass_at_every_depth_when_they_are_well_formed() {
-    let unknown = [
-        field(200, &[b"\xff"]),
-        vec![0xf9, 0x01, 0, 0, 0, 0, 0, 0, 0, 0],
-    ]
-    .concat();
+    let unknown = [field(200, &[b"\xff"]), vec![0xf9, 0x01, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
     let attribute = field(9, &[&unknown, &field(2, &[&unknown])]);
     let bytes = [unknown.clone(), span(&[&unknown, &attribute])].concat();
     let checked = verdict_on(Signal::Traces, bytes.clone()).unwrap();
@@ -174,17 +144,10 @@ fn s9_unknown_fields_pass_at_every_depth_when_they_are_well_formed() {
 
 #[test]
 fn d1_singular_messages_may_come_in_parts_and_fields_in_any_order() {
-    let parts = [
-        field(15, &[&[3 << 3, 1]]),
-        field(5, &[b"n"]),
-        field(15, &[&field(2, &[b"m"])]),
-    ];
+    let parts = [field(15, &[&[3 << 3, 1]]), field(5, &[b"n"]), field(15, &[&field(2, &[b"m"])])];
     let bytes = span(&[&parts.concat()]);
     let request = ExportTraceServiceRequest::decode(&*bytes).unwrap();
-    let status = request.resource_spans[0].scope_spans[0].spans[0]
-        .status
-        .clone()
-        .unwrap();
+    let status = request.resource_spans[0].scope_spans[0].spans[0].status.clone().unwrap();
     assert_eq!((status.code, status.message.as_str()), (1, "m"));
     assert!(verdict_on(Signal::Traces, bytes).is_ok());
 }
@@ -193,22 +156,13 @@ fn d1_singular_messages_may_come_in_parts_and_fields_in_any_order() {
 fn d1_of_two_kinds_of_data_the_points_of_the_last_count() {
     let data = |number, points: usize| field(number, &[&field(1, &[]).repeat(points)]);
     let request = |data: &[Vec<u8>]| {
-        field(
-            1,
-            &[&field(
-                2,
-                &[&field(2, &[&data.concat()]), &field(2, &[&field(5, &[])])],
-            )],
-        )
+        field(1, &[&field(2, &[&field(2, &[&data.concat()]), &field(2, &[&field(5, &[])])])])
     };
     let cases = [
         (vec![data(5, 2)], 2),
         (vec![data(5, 2), data(5, 3)], 5),
         (vec![data(5, 2), data(7, 3)], 3),
-        (
-            vec![data(5, 2), data(7, 3), field(1, &[b"name"]), data(5, 1)],
-            1,
-        ),
+        (vec![data(5, 2), data(7, 3), field(1, &[b"name"]), data(5, 1)], 1),
     ];
     for (data, expected) in cases {
         let bytes = request(&data);
@@ -219,19 +173,13 @@ fn d1_of_two_kinds_of_data_the_points_of_the_last_count() {
             other => panic!("{other:?}"),
         };
         let checked = verdict_on(Signal::Metrics, bytes).unwrap();
-        assert_eq!(
-            (checked.counts().items, points),
-            (expected, expected as usize)
-        );
+        assert_eq!((checked.counts().items, points), (expected, expected as usize));
     }
 }
 
 #[test]
 fn s10_values_may_be_empty_nested_or_bytes() {
-    let values = [
-        field(2, &[]),
-        field(2, &[&field(5, &[&field(1, &[]), &field(1, &[])])]),
-    ];
+    let values = [field(2, &[]), field(2, &[&field(5, &[&field(1, &[]), &field(1, &[])])])];
     for value in values {
         assert!(verdict_on(Signal::Traces, span(&[&field(9, &[&value])])).is_ok());
     }
@@ -264,11 +212,7 @@ fn d1_nesting_is_bounded_and_never_costs_stack() {
     assert!(verdict_on(Signal::Logs, nested_arrays(arrays_max)).is_ok());
     let error = verdict_on(Signal::Logs, nested_arrays(arrays_max + 1)).unwrap_err();
     assert_eq!(error.reason, Reason::TooDeep);
-    assert!(
-        error
-            .path
-            .starts_with("resource_logs.scope_logs.log_records.body.array_value")
-    );
+    assert!(error.path.starts_with("resource_logs.scope_logs.log_records.body.array_value"));
     let error = verdict_on(Signal::Logs, nested_arrays(1_000_000)).unwrap_err();
     assert_eq!(error.reason, Reason::TooDeep);
 }
@@ -291,13 +235,7 @@ fn r2_profiles_and_their_samples_are_both_counted() {
     let profile = field(2, &[&field(2, &[]), &field(2, &[])]);
     let bytes = field(1, &[&field(2, &[&profile, &profile, &field(2, &[])])]);
     let counts = verdict_on(Signal::Profiles, bytes).unwrap().counts();
-    assert_eq!(
-        counts,
-        Counts {
-            items: 4,
-            profiles: 3
-        }
-    );
+    assert_eq!(counts, Counts { items: 4, profiles: 3 });
 }
 
 #[test]

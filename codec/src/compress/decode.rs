@@ -28,11 +28,7 @@ impl Decompressor {
         let mut zstd = DCtx::create();
         zstd.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
             .expect("23 lies within what every zstd allows");
-        Self {
-            deflate: libdeflater::Decompressor::new(),
-            zstd,
-            snappy: snap::raw::Decoder::new(),
-        }
+        Self { deflate: libdeflater::Decompressor::new(), zstd, snappy: snap::raw::Decoder::new() }
     }
 
     /// Decodes all of `input`: every member of a gzip stream, every frame of a zstd or lz4 one.
@@ -69,9 +65,7 @@ impl Decompressor {
         if memchr::memmem::find(tail, GZIP_MAGIC).is_some() {
             return gzip_members(input, bytes_max);
         }
-        let declared = input
-            .last_chunk()
-            .map_or(0, |isize| u32::from_le_bytes(*isize) as usize);
+        let declared = input.last_chunk().map_or(0, |isize| u32::from_le_bytes(*isize) as usize);
         let output = whole(input.len(), declared, bytes_max, |output| {
             self.deflate.gzip_decompress(input, output)
         })?;
@@ -90,9 +84,8 @@ impl Decompressor {
                 self.deflate.deflate_decompress(input, output)
             });
         }
-        let output = whole(input.len(), 0, bytes_max, |output| {
-            self.deflate.zlib_decompress(input, output)
-        })?;
+        let output =
+            whole(input.len(), 0, bytes_max, |output| self.deflate.zlib_decompress(input, output))?;
         match input.ends_with(&libdeflater::adler32(&output).to_be_bytes()) {
             true => Ok(output),
             false => Err(Failure::corrupt("bytes follow the end of the stream")),
@@ -100,16 +93,11 @@ impl Decompressor {
     }
 
     fn zstd(&mut self, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
-        let declared = zstd_safe::get_frame_content_size(input)
-            .ok()
-            .flatten()
-            .unwrap_or(0);
+        let declared = zstd_safe::get_frame_content_size(input).ok().flatten().unwrap_or(0);
         if declared > bytes_max as u64 {
             return Err(Failure::TooLarge);
         }
-        self.zstd
-            .reset(ResetDirective::SessionOnly)
-            .map_err(zstd_failure)?;
+        self.zstd.reset(ResetDirective::SessionOnly).map_err(zstd_failure)?;
         let mut output = Vec::with_capacity(first_bytes(input.len(), declared as usize, bytes_max));
         let mut source = InBuffer::around(input);
         loop {
@@ -183,9 +171,7 @@ fn lz4(mut input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
             while !decoder.get_ref().is_empty() {
                 let room = bytes_max.saturating_sub(output.len()) as u64;
                 let limited = &mut (&mut decoder).take(room.saturating_add(1));
-                limited
-                    .read_to_end(&mut output)
-                    .map_err(Failure::of_stream)?;
+                limited.read_to_end(&mut output).map_err(Failure::of_stream)?;
                 if output.len() > bytes_max {
                     return Err(Failure::TooLarge);
                 }
@@ -196,9 +182,7 @@ fn lz4(mut input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
             return Ok(output);
         }
     }
-    Err(Failure::Corrupt(format!(
-        "more than {LZ4_FRAMES_MAX} frames"
-    )))
+    Err(Failure::Corrupt(format!("more than {LZ4_FRAMES_MAX} frames")))
 }
 
 struct Lz4Frame {
@@ -215,10 +199,7 @@ fn lz4_frame(input: &[u8]) -> Option<Lz4Frame> {
     };
     if word(0)? & 0xffff_fff0 == LZ4_SKIPPABLE_MAGIC {
         let bytes = 8 + word(4)? as usize;
-        return (bytes <= input.len()).then_some(Lz4Frame {
-            bytes,
-            skippable: true,
-        });
+        return (bytes <= input.len()).then_some(Lz4Frame { bytes, skippable: true });
     }
     if word(0)? != LZ4_MAGIC {
         return None;
@@ -232,10 +213,7 @@ fn lz4_frame(input: &[u8]) -> Option<Lz4Frame> {
         at += 4;
         if block == 0 {
             let bytes = at + content_checksum;
-            return (bytes <= input.len()).then_some(Lz4Frame {
-                bytes,
-                skippable: false,
-            });
+            return (bytes <= input.len()).then_some(Lz4Frame { bytes, skippable: false });
         }
         // The highest bit says "not compressed".
         at += (block & 0x7fff_ffff) as usize + block_checksum;
@@ -273,9 +251,7 @@ fn whole(
 fn streamed(source: impl Read, first_bytes: usize, bytes_max: usize) -> Result<Vec<u8>, Failure> {
     let mut output = Vec::with_capacity(first_bytes);
     let mut limited = source.take((bytes_max as u64).saturating_add(1));
-    limited
-        .read_to_end(&mut output)
-        .map_err(Failure::of_stream)?;
+    limited.read_to_end(&mut output).map_err(Failure::of_stream)?;
     match output.len() > bytes_max {
         true => Err(Failure::TooLarge),
         false => Ok(output),

@@ -26,11 +26,7 @@ impl Default for Compressor {
 impl Compressor {
     /// Costs nothing until a format is used for the first time.
     pub fn new() -> Self {
-        Self {
-            deflate: None,
-            zstd: None,
-            snappy: snap::raw::Encoder::new(),
-        }
+        Self { deflate: None, zstd: None, snappy: snap::raw::Encoder::new() }
     }
 
     /// Compresses the concatenation of `chain`.
@@ -85,11 +81,7 @@ impl Compressor {
             Some(level @ 0..=9) => level,
             Some(level) => return Err(format!("level {level} is not 0 to 9")),
         };
-        if self
-            .deflate
-            .as_ref()
-            .is_none_or(|(made_for, _)| *made_for != level)
-        {
+        if self.deflate.as_ref().is_none_or(|(made_for, _)| *made_for != level) {
             let compress = Compress::new(Compression::new(level as u32), false);
             self.deflate = Some((level, compress));
         }
@@ -105,11 +97,7 @@ impl Compressor {
         let level = level.unwrap_or(zstd_safe::CLEVEL_DEFAULT);
         let levels = zstd_safe::min_c_level()..=zstd_safe::max_c_level();
         if !levels.contains(&level) {
-            return Err(format!(
-                "level {level} is not {} to {}",
-                levels.start(),
-                levels.end()
-            ));
+            return Err(format!("level {level} is not {} to {}", levels.start(), levels.end()));
         }
         let zstd = self.zstd.get_or_insert_with(CCtx::create);
         let bytes = chain_bytes(chain);

@@ -19,9 +19,7 @@ const MIB: usize = 1 << 20;
 /// Text-like bytes that compress about threefold.
 fn sample(seed: u64, bytes: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
-    (0..bytes)
-        .map(|_| b"abcdefgh  \n{}"[random.usize(..13)])
-        .collect()
+    (0..bytes).map(|_| b"abcdefgh  \n{}"[random.usize(..13)]).collect()
 }
 
 fn compressed(encoding: Encoding, content: &[u8]) -> Vec<u8> {
@@ -33,14 +31,7 @@ fn compressed(encoding: Encoding, content: &[u8]) -> Vec<u8> {
 fn s1_every_encoding_comes_back_whatever_the_seams_and_the_level() {
     let mut compressor = Compressor::new();
     let mut decompressor = Decompressor::new();
-    for (seed, bytes) in [
-        (1, 0),
-        (2, 1),
-        (3, 127),
-        (4, 5_000),
-        (5, 200_000),
-        (6, 3 * MIB),
-    ] {
+    for (seed, bytes) in [(1, 0), (2, 1), (3, 127), (4, 5_000), (5, 200_000), (6, 3 * MIB)] {
         let content = sample(seed, bytes);
         let whole = Bytes::from(content.clone());
         let third = bytes / 3;
@@ -63,11 +54,7 @@ fn s6_output_is_bounded_to_the_byte_in_every_encoding() {
         let input = compressed(encoding, &content);
         for bytes_max in [0, 1, 99_999] {
             let refused = decompressor.decompress(encoding, &input, bytes_max);
-            assert_eq!(
-                refused,
-                Err(DecompressError::TooLarge { bytes_max }),
-                "{encoding}"
-            );
+            assert_eq!(refused, Err(DecompressError::TooLarge { bytes_max }), "{encoding}");
         }
         let taken = decompressor.decompress(encoding, &input, 100_000);
         assert_eq!(taken.as_ref(), Ok(&content), "{encoding}");
@@ -81,11 +68,7 @@ fn s6_a_bomb_is_too_large_in_every_encoding() {
     for encoding in COMPRESSED {
         let bomb = compressed(encoding, &zeros);
         let refused = decompressor.decompress(encoding, &bomb, MIB);
-        assert_eq!(
-            refused,
-            Err(DecompressError::TooLarge { bytes_max: MIB }),
-            "{encoding}"
-        );
+        assert_eq!(refused, Err(DecompressError::TooLarge { bytes_max: MIB }), "{encoding}");
     }
 }
 
@@ -104,21 +87,13 @@ fn s6_a_gzip_bomb_that_lies_about_its_length_is_refused_too() {
 fn s6_a_bomb_of_many_gzip_members_is_refused() {
     let member = compressed(Encoding::Gzip, &vec![0; MIB]);
     let refused = Decompressor::new().decompress(Encoding::Gzip, &member.repeat(64), 2 * MIB);
-    assert_eq!(
-        refused,
-        Err(DecompressError::TooLarge { bytes_max: 2 * MIB })
-    );
+    assert_eq!(refused, Err(DecompressError::TooLarge { bytes_max: 2 * MIB }));
 }
 
 #[test]
 fn all_members_and_frames_count_even_when_they_are_equal() {
     let mut decompressor = Decompressor::new();
-    for encoding in [
-        Encoding::Gzip,
-        Encoding::Zstd,
-        Encoding::Lz4,
-        Encoding::SnappyFramed,
-    ] {
+    for encoding in [Encoding::Gzip, Encoding::Zstd, Encoding::Lz4, Encoding::SnappyFramed] {
         let one = compressed(encoding, b"twice");
         let output = decompressor.decompress(encoding, &one.repeat(2), 100);
         assert_eq!(output, Ok(b"twicetwice".to_vec()), "{encoding}");
@@ -147,17 +122,10 @@ fn a_stream_that_is_cut_off_anywhere_is_corrupt() {
         for cut in (0..input.len()).filter(|&cut| !whole_before_its_end(cut)) {
             let refused = decompressor.decompress(encoding, &input[..cut], MIB);
             let corrupt = matches!(refused, Err(DecompressError::Corrupt { .. }));
-            assert!(
-                corrupt,
-                "{encoding} cut at {cut} of {}: {refused:?}",
-                input.len()
-            );
+            assert!(corrupt, "{encoding} cut at {cut} of {}: {refused:?}", input.len());
         }
         // The decoder works again after an error.
-        assert_eq!(
-            decompressor.decompress(encoding, &input, MIB).as_ref(),
-            Ok(&content)
-        );
+        assert_eq!(decompressor.decompress(encoding, &input, MIB).as_ref(), Ok(&content));
     }
 }
 
@@ -170,16 +138,10 @@ fn an_lz4_stream_of_many_blocks_that_is_cut_between_two_is_corrupt() {
     encoder.write_all(&content).unwrap();
     let input = encoder.finish().unwrap();
     let mut decompressor = Decompressor::new();
-    assert_eq!(
-        decompressor.decompress(Encoding::Lz4, &input, MIB).as_ref(),
-        Ok(&content)
-    );
+    assert_eq!(decompressor.decompress(Encoding::Lz4, &input, MIB).as_ref(), Ok(&content));
     let first_block = u32::from_le_bytes(input[7..11].try_into().unwrap()) & 0x7fff_ffff;
     let refused = decompressor.decompress(Encoding::Lz4, &input[..11 + first_block as usize], MIB);
-    assert!(
-        matches!(refused, Err(DecompressError::Corrupt { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(DecompressError::Corrupt { .. })), "{refused:?}");
 }
 
 #[test]
@@ -189,10 +151,7 @@ fn a_stray_tail_is_corrupt() {
         let mut input = compressed(encoding, b"some content");
         input.extend_from_slice(b"tail");
         let refused = decompressor.decompress(encoding, &input, MIB);
-        assert!(
-            matches!(refused, Err(DecompressError::Corrupt { .. })),
-            "{encoding}: {refused:?}"
-        );
+        assert!(matches!(refused, Err(DecompressError::Corrupt { .. })), "{encoding}: {refused:?}");
     }
 }
 
@@ -203,10 +162,7 @@ fn no_bytes_are_corrupt_but_for_identity() {
         let reason = "there are no bytes".to_owned();
         assert_eq!(refused, Err(DecompressError::Corrupt { encoding, reason }));
     }
-    assert_eq!(
-        Decompressor::new().decompress(Encoding::Identity, b"", 0),
-        Ok(Vec::new())
-    );
+    assert_eq!(Decompressor::new().decompress(Encoding::Identity, b"", 0), Ok(Vec::new()));
 }
 
 #[test]
@@ -237,10 +193,7 @@ fn random_damage_never_panics_and_never_passes_a_format_with_checksums() {
 fn a_snappy_block_cannot_declare_more_than_its_bytes_can_hold() {
     let claim = b"\xff\xff\xff\x1fabc";
     let refused = Decompressor::new().decompress(Encoding::Snappy, claim, 1 << 30);
-    assert!(
-        matches!(refused, Err(DecompressError::Corrupt { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(DecompressError::Corrupt { .. })), "{refused:?}");
 }
 
 #[test]
@@ -267,10 +220,7 @@ fn a_zstd_window_above_eight_mib_is_refused() {
     encoder.write_all(&sample(10, MIB)).unwrap();
     let input = encoder.finish().unwrap();
     let refused = Decompressor::new().decompress(Encoding::Zstd, &input, 64 * MIB);
-    assert!(
-        matches!(refused, Err(DecompressError::Corrupt { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(DecompressError::Corrupt { .. })), "{refused:?}");
 }
 
 #[test]
@@ -288,26 +238,11 @@ fn gzip_with_every_header_field_is_read() {
 
 #[test]
 fn levels_that_a_format_does_not_have_are_refused() {
-    for (encoding, level) in [
-        (Encoding::Gzip, 10),
-        (Encoding::Zlib, -2),
-        (Encoding::Zstd, 23),
-    ] {
-        let refused = Compressor::new()
-            .compress(encoding, Some(level), &[])
-            .unwrap_err();
-        assert!(
-            refused
-                .to_string()
-                .contains(&format!("level {level} is not")),
-            "{refused}"
-        );
+    for (encoding, level) in [(Encoding::Gzip, 10), (Encoding::Zlib, -2), (Encoding::Zstd, 23)] {
+        let refused = Compressor::new().compress(encoding, Some(level), &[]).unwrap_err();
+        assert!(refused.to_string().contains(&format!("level {level} is not")), "{refused}");
     }
-    assert!(
-        Compressor::new()
-            .compress(Encoding::Gzip, Some(-1), &[])
-            .is_ok()
-    );
+    assert!(Compressor::new().compress(Encoding::Gzip, Some(-1), &[]).is_ok());
 }
 
 #[test]
@@ -324,9 +259,6 @@ fn s1_names_are_read_in_any_case_and_written_as_peers_know_them() {
     assert_eq!(Encoding::from_http("ZLib"), Some(Encoding::Zlib));
     assert_eq!(Encoding::from_grpc("snappy"), Some(Encoding::SnappyFramed));
     for name in ["br", "gzip, gzip", "x"] {
-        assert_eq!(
-            (Encoding::from_http(name), Encoding::from_grpc(name)),
-            (None, None)
-        );
+        assert_eq!((Encoding::from_http(name), Encoding::from_grpc(name)), (None, None));
     }
 }

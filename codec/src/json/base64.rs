@@ -7,9 +7,7 @@ pub(super) fn decode(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
         return None;
     }
     for group in digits.chunks(4) {
-        let bits = group
-            .iter()
-            .fold(0, |bits, &digit| bits << 6 | value(digit).unwrap_or(0));
+        let bits = group.iter().fold(0, |bits, &digit| bits << 6 | value(digit).unwrap_or(0));
         let bits = bits << (6 * (4 - group.len()));
         out.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
     }
@@ -29,11 +27,7 @@ pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
         let bits = u32::from_be_bytes(word);
         for digit in 0..4 {
             let index = (bits >> (18 - 6 * digit)) & 63;
-            out.push(if digit > group.len() {
-                b'='
-            } else {
-                ALPHABET[index as usize]
-            });
+            out.push(if digit > group.len() { b'=' } else { ALPHABET[index as usize] });
         }
     }
 }
@@ -86,11 +80,7 @@ mod tests {
             encode(plain.as_bytes(), &mut out);
             assert_eq!(out, text.as_bytes());
             for text in [text, text.trim_end_matches('=')] {
-                assert_eq!(
-                    decoded(text.as_bytes()),
-                    Some(plain.as_bytes().to_vec()),
-                    "{text}"
-                );
+                assert_eq!(decoded(text.as_bytes()), Some(plain.as_bytes().to_vec()), "{text}");
                 assert_eq!(decoded_bytes(text.as_bytes()), plain.len(), "{text}");
             }
         }
@@ -103,9 +93,7 @@ mod tests {
 
     #[test]
     fn what_is_not_base64_is_refused() {
-        for text in [
-            "A", "AAAAA", "A=", "AA=", "AAA==", "====", "A A A", "AA\n", "AA=A", "é",
-        ] {
+        for text in ["A", "AAAAA", "A=", "AA=", "AAA==", "====", "A A A", "AA\n", "AA=A", "é"] {
             assert_eq!(decoded(text.as_bytes()), None, "{text:?}");
         }
     }

@@ -12,26 +12,15 @@ pub(super) fn integer(text: &str) -> Option<i128> {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, decimals) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let mut digits = Vec::new();
-    digits.extend(
-        whole
-            .bytes()
-            .chain(decimals.bytes())
-            .skip_while(|&digit| digit == b'0'),
-    );
-    let trailing_zeros = digits
-        .iter()
-        .rev()
-        .take_while(|&&digit| digit == b'0')
-        .count();
+    digits.extend(whole.bytes().chain(decimals.bytes()).skip_while(|&digit| digit == b'0'));
+    let trailing_zeros = digits.iter().rev().take_while(|&&digit| digit == b'0').count();
     digits.truncate(digits.len() - trailing_zeros);
     if digits.is_empty() {
         return Some(0);
     }
     // The value is `digits` with this many zeros behind it; a minus means a fraction.
     let exponent: i64 = exponent.parse().ok()?;
-    let zeros = exponent
-        .checked_add(trailing_zeros as i64)?
-        .checked_sub(decimals.len() as i64)?;
+    let zeros = exponent.checked_add(trailing_zeros as i64)?.checked_sub(decimals.len() as i64)?;
     let zeros = usize::try_from(zeros).ok()?;
     if digits.len().checked_add(zeros)? > DIGITS_MAX {
         return None;
@@ -87,9 +76,8 @@ mod tests {
 
     #[test]
     fn only_the_grammar_of_json_makes_a_number() {
-        for text in [
-            "", "-", "+1", "01", "1.", ".5", "1e", "1e+", "0x1", "inf", "NaN", " 1", "1 ",
-        ] {
+        for text in ["", "-", "+1", "01", "1.", ".5", "1e", "1e+", "0x1", "inf", "NaN", " 1", "1 "]
+        {
             assert!(!is_number(text), "{text:?}");
         }
     }

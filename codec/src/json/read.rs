@@ -15,15 +15,8 @@ use crate::wire;
 pub(super) fn request(signal: Signal, json: &[u8]) -> Result<Vec<u8>, Box<Fault>> {
     let text = simdutf8::compat::from_utf8(json)
         .map_err(|error| Fault::new(error.valid_up_to(), JsonReason::NotUtf8))?;
-    let start = if text.starts_with(BYTE_ORDER_MARK) {
-        BYTE_ORDER_MARK.len_utf8()
-    } else {
-        0
-    };
-    let mut reader = Reader {
-        tokens: Tokens::new(text, start),
-        out: Vec::new(),
-    };
+    let start = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
+    let mut reader = Reader { tokens: Tokens::new(text, start), out: Vec::new() };
     if reader.tokens.peek().is_none() {
         return Err(Fault::new(json.len(), JsonReason::Empty));
     }
@@ -31,10 +24,7 @@ pub(super) fn request(signal: Signal, json: &[u8]) -> Result<Vec<u8>, Box<Fault>
     reader.message(schema::request(signal), 0)?;
     match reader.tokens.peek() {
         None => Ok(reader.out),
-        Some(_) => Err(Fault::new(
-            reader.tokens.offset(),
-            JsonReason::TrailingBytes,
-        )),
+        Some(_) => Err(Fault::new(reader.tokens.offset(), JsonReason::TrailingBytes)),
     }
 }
 
@@ -54,9 +44,7 @@ impl<'a> Reader<'a> {
             match message.field_named(key.as_bytes()) {
                 None => self.tokens.skip()?,
                 Some(_) if self.tokens.take_literal("null") => {}
-                Some(field) => self
-                    .field(field, depth)
-                    .map_err(|fault| fault.inside(field))?,
+                Some(field) => self.field(field, depth).map_err(|fault| fault.inside(field))?,
             }
             if !self.tokens.more(b'}')? {
                 return Ok(());
@@ -144,10 +132,7 @@ impl<'a> Reader<'a> {
         let text = self.tokens.string()?;
         let digits = text.as_bytes();
         if !digits.is_empty() && digits.len() != expected * 2 {
-            let reason = JsonReason::WrongIdLength {
-                found_digits: digits.len(),
-                expected,
-            };
+            let reason = JsonReason::WrongIdLength { found_digits: digits.len(), expected };
             return Err(Fault::new(offset, reason));
         }
         wire::put_tag(&mut self.out, number, LEN);
@@ -172,10 +157,9 @@ impl<'a> Reader<'a> {
         base64::decode(text.as_bytes(), &mut self.out)
             .ok_or_else(|| Fault::new(offset, JsonReason::NotBase64))?;
         match expected {
-            Some(expected) if bytes_count != 0 && bytes_count != expected => Err(Fault::new(
-                offset,
-                JsonReason::Expected("base64 of 16 bytes or none"),
-            )),
+            Some(expected) if bytes_count != 0 && bytes_count != expected => {
+                Err(Fault::new(offset, JsonReason::Expected("base64 of 16 bytes or none")))
+            }
             _ => Ok(()),
         }
     }
@@ -253,12 +237,7 @@ impl<'a> Reader<'a> {
             "Infinity" => f64::INFINITY,
             "-Infinity" => f64::NEG_INFINITY,
             text if number::is_number(text) => number::double(text).ok_or_else(|| {
-                Fault::new(
-                    offset,
-                    JsonReason::OutOfRange {
-                        kind: "a 64-bit float",
-                    },
-                )
+                Fault::new(offset, JsonReason::OutOfRange { kind: "a 64-bit float" })
             })?,
             _ => return Err(Fault::new(offset, JsonReason::Expected("a number"))),
         };

@@ -31,12 +31,8 @@ fn point(json: &str) -> Result<NumberDataPoint, JsonError> {
     let json = format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{metric}]}}]}}]}}"#);
     let proto = json_to_proto(Signal::Metrics, json.as_bytes())?;
     let mut request = ExportMetricsServiceRequest::decode(&*proto).unwrap();
-    let metric = request.resource_metrics[0].scope_metrics[0]
-        .metrics
-        .remove(0);
-    let Some(Data::Gauge(mut gauge)) = metric.data else {
-        panic!("not a gauge")
-    };
+    let metric = request.resource_metrics[0].scope_metrics[0].metrics.remove(0);
+    let Some(Data::Gauge(mut gauge)) = metric.data else { panic!("not a gauge") };
     Ok(gauge.data_points.remove(0))
 }
 
@@ -45,11 +41,7 @@ fn body(json: &str) -> Result<AnyValue, JsonError> {
         format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{json}}}]}}]}}]}}"#);
     let proto = json_to_proto(Signal::Logs, json.as_bytes())?;
     let mut request = ExportLogsServiceRequest::decode(&*proto).unwrap();
-    Ok(request.resource_logs[0].scope_logs[0]
-        .log_records
-        .remove(0)
-        .body
-        .unwrap_or_default())
+    Ok(request.resource_logs[0].scope_logs[0].log_records.remove(0).body.unwrap_or_default())
 }
 
 fn reason<T: std::fmt::Debug>(result: Result<T, JsonError>) -> JsonReason {
@@ -70,10 +62,7 @@ fn j1_trace_ids_are_hex_in_any_case() {
             "parentSpanId":""}"#,
     )
     .unwrap();
-    assert_eq!(
-        read.trace_id,
-        0x5b8e_fff7_9803_8103_d269_b633_813f_c60c_u128.to_be_bytes()
-    );
+    assert_eq!(read.trace_id, 0x5b8e_fff7_9803_8103_d269_b633_813f_c60c_u128.to_be_bytes());
     assert_eq!(read.span_id, 0xeee1_9b7e_c3c1_b174_u64.to_be_bytes());
     assert!(read.parent_span_id.is_empty());
 }
@@ -81,22 +70,10 @@ fn j1_trace_ids_are_hex_in_any_case() {
 #[test]
 fn j1_ids_of_the_wrong_length_or_alphabet_are_refused_by_name() {
     let error = span(r#"{"traceId":"5b8e"}"#).unwrap_err();
-    assert_eq!(
-        error.reason,
-        JsonReason::WrongIdLength {
-            found_digits: 4,
-            expected: 16
-        }
-    );
+    assert_eq!(error.reason, JsonReason::WrongIdLength { found_digits: 4, expected: 16 });
     assert_eq!(error.path, "resourceSpans.scopeSpans.spans.traceId");
-    assert_eq!(
-        reason(span(r#"{"spanId":"eee19b7ec3c1b17g"}"#)),
-        JsonReason::NotHex
-    );
-    assert_eq!(
-        reason(span(r#"{"spanId":7}"#)),
-        JsonReason::Expected("a string")
-    );
+    assert_eq!(reason(span(r#"{"spanId":"eee19b7ec3c1b17g"}"#)), JsonReason::NotHex);
+    assert_eq!(reason(span(r#"{"spanId":7}"#)), JsonReason::Expected("a string"));
 }
 
 #[test]
@@ -118,38 +95,21 @@ fn j1_profile_ids_are_base64_and_profile_links_hex() {
         "dictionary":{"linkTable":[{"spanId":"eee19b7ec3c1b174"}]}}"#;
     let proto = json_to_proto(Signal::Profiles, json.as_bytes()).unwrap();
     let again = written(Signal::Profiles, &proto);
-    assert_eq!(
-        again,
-        serde_json::from_str::<serde_json::Value>(json).unwrap()
-    );
+    assert_eq!(again, serde_json::from_str::<serde_json::Value>(json).unwrap());
     let short = json.replace("AAECAwQFBgcICQoLDA0ODw==", "AAEC");
     let refused = json_to_proto(Signal::Profiles, short.as_bytes());
-    assert_eq!(
-        reason(refused),
-        JsonReason::Expected("base64 of 16 bytes or none")
-    );
+    assert_eq!(reason(refused), JsonReason::Expected("base64 of 16 bytes or none"));
 }
 
 #[test]
 fn j2_enums_are_read_as_numbers_and_names_and_written_as_numbers() {
     for kind in ["3", "\"3\"", "3.0", "\"SPAN_KIND_CLIENT\""] {
         let json = format!(r#"{{"kind":{kind}}}"#);
-        let expected = if kind == "\"3\"" {
-            Err(JsonReason::UnknownEnumName)
-        } else {
-            Ok(3)
-        };
-        assert_eq!(
-            span(&json).map(|s| s.kind).map_err(|e| e.reason),
-            expected,
-            "{kind}"
-        );
+        let expected = if kind == "\"3\"" { Err(JsonReason::UnknownEnumName) } else { Ok(3) };
+        assert_eq!(span(&json).map(|s| s.kind).map_err(|e| e.reason), expected, "{kind}");
     }
     assert_eq!(span(r#"{"kind":77}"#).unwrap().kind, 77);
-    let status = span(r#"{"status":{"code":"STATUS_CODE_ERROR"}}"#)
-        .unwrap()
-        .status
-        .unwrap();
+    let status = span(r#"{"status":{"code":"STATUS_CODE_ERROR"}}"#).unwrap().status.unwrap();
     assert_eq!(status.code, 2);
     let proto = json_to_proto(Signal::Traces, span_json(r#"{"kind":3}"#).as_bytes()).unwrap();
     let span = &written(Signal::Traces, &proto)["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
@@ -174,47 +134,27 @@ fn j3_unknown_fields_are_skipped_at_every_depth_whatever_they_hold() {
 
 #[test]
 fn j3_an_unknown_field_is_still_json() {
-    for odd in [
-        "{]",
-        "[}",
-        "{\"a\"}",
-        "[1,]",
-        "{,}",
-        "nul",
-        "[1 2]",
-        "{\"a\":1,}",
-        "\"\\x\"",
-    ] {
+    for odd in ["{]", "[}", "{\"a\"}", "[1,]", "{,}", "nul", "[1 2]", "{\"a\":1,}", "\"\\x\""] {
         let json = span_json(&format!(r#"{{"x":{odd}}}"#));
-        assert!(
-            json_to_proto(Signal::Traces, json.as_bytes()).is_err(),
-            "{odd}"
-        );
+        assert!(json_to_proto(Signal::Traces, json.as_bytes()).is_err(), "{odd}");
     }
 }
 
 #[test]
 fn j4_snake_case_is_read_and_camel_case_written() {
     let read = span(r#"{"start_time_unix_nano":"5","dropped_links_count":2}"#).unwrap();
-    assert_eq!(
-        (read.start_time_unix_nano, read.dropped_links_count),
-        (5, 2)
-    );
+    assert_eq!((read.start_time_unix_nano, read.dropped_links_count), (5, 2));
     let json = r#"{"resource_logs":[{"scope_logs":[{"log_records":[{"severity_number":9}]}]}]}"#;
     let proto = json_to_proto(Signal::Logs, json.as_bytes()).unwrap();
     let json = written(Signal::Logs, &proto);
-    assert_eq!(
-        json["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["severityNumber"],
-        9
-    );
+    assert_eq!(json["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["severityNumber"], 9);
 }
 
 #[test]
 fn j5_64_bit_integers_are_read_as_strings_and_numbers_and_written_as_strings() {
-    for (text, expected) in [
-        ("1544712660000000000", 1_544_712_660_000_000_000),
-        ("18446744073709551615", u64::MAX),
-    ] {
+    for (text, expected) in
+        [("1544712660000000000", 1_544_712_660_000_000_000), ("18446744073709551615", u64::MAX)]
+    {
         for json in [text.to_owned(), format!("\"{text}\"")] {
             let read = span(&format!(r#"{{"startTimeUnixNano":{json}}}"#)).unwrap();
             assert_eq!(read.start_time_unix_nano, expected);
@@ -239,17 +179,10 @@ fn j5_integers_out_of_range_are_refused() {
         r#"{"flags":-1}"#,
     ] {
         let refused = reason(span(json));
-        assert!(
-            matches!(refused, JsonReason::OutOfRange { .. }),
-            "{json}: {refused:?}"
-        );
+        assert!(matches!(refused, JsonReason::OutOfRange { .. }), "{json}: {refused:?}");
     }
     for json in [r#"{"flags":""}"#, r#"{"flags":" 1"}"#, r#"{"flags":"0x1"}"#] {
-        assert_eq!(
-            reason(span(json)),
-            JsonReason::Expected("an integer"),
-            "{json}"
-        );
+        assert_eq!(reason(span(json)), JsonReason::Expected("an integer"), "{json}");
     }
 }
 
@@ -272,10 +205,7 @@ fn j6_doubles_are_read_in_every_form_and_written_so_that_they_come_back() {
     };
     assert!(nan.is_nan());
     for json in ["NaN", "\"nan\"", "1e999", "\"\"", "true", "1.", "+1"] {
-        assert!(
-            point(&format!(r#"{{"asDouble":{json}}}"#)).is_err(),
-            "{json}"
-        );
+        assert!(point(&format!(r#"{{"asDouble":{json}}}"#)).is_err(), "{json}");
     }
 }
 
@@ -284,9 +214,7 @@ fn j6_null_is_unset_and_in_an_array_of_messages_an_empty_one() {
     let read = span(r#"{"name":null,"status":null,"attributes":null,"kind":null}"#).unwrap();
     assert_eq!(read, Span::default());
     let read = body(r#"{"arrayValue":{"values":[null,{"stringValue":null},{}]}}"#).unwrap();
-    let Some(Value::ArrayValue(array)) = read.value else {
-        panic!("not an array")
-    };
+    let Some(Value::ArrayValue(array)) = read.value else { panic!("not an array") };
     assert_eq!(array.values, vec![AnyValue::default(); 3]);
     assert!(span(r#"{"attributes":[{"key":null}]}"#).is_ok());
 }
@@ -295,11 +223,7 @@ fn j6_null_is_unset_and_in_an_array_of_messages_an_empty_one() {
 fn j6_base64_is_read_in_both_alphabets_with_and_without_padding() {
     for text in ["+/8=", "-_8=", "+/8", "-_8", "+\\/8="] {
         let read = body(&format!(r#"{{"bytesValue":"{text}"}}"#)).unwrap();
-        assert_eq!(
-            read.value,
-            Some(Value::BytesValue(vec![0xfb, 0xff])),
-            "{text}"
-        );
+        assert_eq!(read.value, Some(Value::BytesValue(vec![0xfb, 0xff])), "{text}");
     }
     assert_eq!(reason(body(r#"{"bytesValue":"a"}"#)), JsonReason::NotBase64);
 }
@@ -312,11 +236,7 @@ fn the_same_key_again_means_what_it_means_in_protobuf() {
     )
     .unwrap();
     assert_eq!((read.name.as_str(), read.kind), ("b", 0));
-    let keys: Vec<_> = read
-        .attributes
-        .iter()
-        .map(|attribute| attribute.key.as_str())
-        .collect();
+    let keys: Vec<_> = read.attributes.iter().map(|attribute| attribute.key.as_str()).collect();
     assert_eq!(keys, ["x", "y"]);
     let status = read.status.unwrap();
     assert_eq!((status.code, status.message.as_str()), (2, "m"));
@@ -357,23 +277,13 @@ fn s12_invalid_utf8_is_refused_with_its_place() {
 #[test]
 fn s2_an_empty_request_is_an_empty_object_and_nothing_less() {
     for json in ["{}", " {} \n", "\u{feff}{}", r#"{"resourceSpans":[]}"#] {
-        assert_eq!(
-            json_to_proto(Signal::Traces, json.as_bytes()),
-            Ok(Vec::new()),
-            "{json}"
-        );
+        assert_eq!(json_to_proto(Signal::Traces, json.as_bytes()), Ok(Vec::new()), "{json}");
     }
     for json in ["", "  ", "\u{feff}"] {
-        assert_eq!(
-            reason(json_to_proto(Signal::Traces, json.as_bytes())),
-            JsonReason::Empty
-        );
+        assert_eq!(reason(json_to_proto(Signal::Traces, json.as_bytes())), JsonReason::Empty);
     }
     for json in ["null", "[]", "1", "\"{}\"", "{} {}", "{}x", "{", "}"] {
-        assert!(
-            json_to_proto(Signal::Traces, json.as_bytes()).is_err(),
-            "{json}"
-        );
+        assert!(json_to_proto(Signal::Traces, json.as_bytes()).is_err(), "{json}");
     }
 }
 
@@ -419,13 +329,8 @@ fn d1_nesting_is_bounded_and_never_costs_stack() {
     };
     assert!(nest(10).is_ok());
     assert_eq!(reason(nest(1_000_000)), JsonReason::TooDeep);
-    let unknown = |levels: usize| {
-        span(&format!(
-            r#"{{"x":{}{}}}"#,
-            "[".repeat(levels),
-            "]".repeat(levels)
-        ))
-    };
+    let unknown =
+        |levels: usize| span(&format!(r#"{{"x":{}{}}}"#, "[".repeat(levels), "]".repeat(levels)));
     assert!(unknown(128).is_ok());
     assert_eq!(reason(unknown(129)), JsonReason::TooDeep);
     assert_eq!(reason(unknown(1_000_000)), JsonReason::TooDeep);

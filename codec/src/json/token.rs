@@ -74,11 +74,7 @@ impl<'a> Tokens<'a> {
         if self.take(b',') {
             return Ok(true);
         }
-        let what = if close == b'}' {
-            "',' or '}'"
-        } else {
-            "',' or ']'"
-        };
+        let what = if close == b'}' { "',' or '}'" } else { "',' or ']'" };
         self.expect(close, what)?;
         Ok(false)
     }
@@ -237,12 +233,7 @@ impl<'a> Tokens<'a> {
 
 /// How many bytes the number at the start of `text` takes, by RFC 8259's grammar.
 pub(super) fn number_bytes(text: &[u8]) -> Option<usize> {
-    let digits = |from: usize| {
-        text[from..]
-            .iter()
-            .take_while(|b| b.is_ascii_digit())
-            .count()
-    };
+    let digits = |from: usize| text[from..].iter().take_while(|b| b.is_ascii_digit()).count();
     let mut at = usize::from(text.first() == Some(&b'-'));
     at += match text.get(at)? {
         b'0' => 1,

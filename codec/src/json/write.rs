@@ -17,11 +17,7 @@ use crate::signal::Signal;
 use crate::wire::{self, Fields, RawField};
 
 pub(super) fn request(signal: Signal, bytes: &[u8], out: &mut Vec<u8>) {
-    let mut writer = Writer {
-        bytes,
-        out,
-        has_string_table: signal == Signal::Profiles,
-    };
+    let mut writer = Writer { bytes, out, has_string_table: signal == Signal::Profiles };
     writer.message(schema::request(signal), slice::from_ref(&(0..bytes.len())));
 }
 
@@ -108,10 +104,7 @@ impl Writer<'_> {
             None => self.message(inner, slice::from_ref(&first.value)),
             Some(second) => {
                 let rest = values.map(|raw| raw.value).filter(|part| !part.is_empty());
-                let parts: Vec<_> = [first.value, second.value]
-                    .into_iter()
-                    .chain(rest)
-                    .collect();
+                let parts: Vec<_> = [first.value, second.value].into_iter().chain(rest).collect();
                 self.message(inner, &parts);
             }
         }
@@ -146,11 +139,7 @@ impl Writer<'_> {
             Kind::String => self.string(bytes),
             Kind::Id(_) => self.quoted(|out| hex(bytes, out)),
             Kind::Bytes | Kind::ProfileId => self.quoted(|out| base64::encode(bytes, out)),
-            Kind::Bool => self.text(if wire::varint_of(bytes) == 0 {
-                "false"
-            } else {
-                "true"
-            }),
+            Kind::Bool => self.text(if wire::varint_of(bytes) == 0 { "false" } else { "true" }),
             Kind::Int32 | Kind::Strindex | Kind::Enum(_) => {
                 self.plain(wire::varint_of(bytes) as i32)
             }
@@ -205,9 +194,7 @@ impl Writer<'_> {
     }
 
     fn fields(&self, parts: &[Range<usize>]) -> impl Iterator<Item = RawField> {
-        parts
-            .iter()
-            .flat_map(|part| Fields::new(self.bytes, part.clone()))
+        parts.iter().flat_map(|part| Fields::new(self.bytes, part.clone()))
     }
 }
 

@@ -14,11 +14,7 @@ pub(super) static EXPORT_TRACE_SERVICE_REQUEST: Message = Message::new(
 
 pub(super) static EXPORT_METRICS_SERVICE_REQUEST: Message = Message::new(
     "ExportMetricsServiceRequest",
-    &[many(
-        1,
-        "resource_metrics",
-        Kind::Message(&RESOURCE_METRICS),
-    )],
+    &[many(1, "resource_metrics", Kind::Message(&RESOURCE_METRICS))],
 );
 
 pub(super) static EXPORT_LOGS_SERVICE_REQUEST: Message = Message::new(
@@ -101,10 +97,7 @@ static SPAN: Message = Message::new(
 
 static STATUS: Message = Message::new(
     "Status",
-    &[
-        one(2, "message", Kind::String),
-        one(3, "code", Kind::Enum(&STATUS_CODES)),
-    ],
+    &[one(2, "message", Kind::String), one(3, "code", Kind::Enum(&STATUS_CODES))],
 );
 
 // Metrics
@@ -136,20 +129,14 @@ static METRIC: Message = Message::new(
         either(5, "gauge", Kind::Message(&GAUGE)),
         either(7, "sum", Kind::Message(&SUM)),
         either(9, "histogram", Kind::Message(&HISTOGRAM)),
-        either(
-            10,
-            "exponential_histogram",
-            Kind::Message(&EXPONENTIAL_HISTOGRAM),
-        ),
+        either(10, "exponential_histogram", Kind::Message(&EXPONENTIAL_HISTOGRAM)),
         either(11, "summary", Kind::Message(&SUMMARY)),
         many(12, "metadata", Kind::Message(&KEY_VALUE)),
     ],
 );
 
-static GAUGE: Message = Message::new(
-    "Gauge",
-    &[many(1, "data_points", Kind::Message(&NUMBER_DATA_POINT))],
-);
+static GAUGE: Message =
+    Message::new("Gauge", &[many(1, "data_points", Kind::Message(&NUMBER_DATA_POINT))]);
 
 static SUM: Message = Message::new(
     "Sum",
@@ -171,19 +158,13 @@ static HISTOGRAM: Message = Message::new(
 static EXPONENTIAL_HISTOGRAM: Message = Message::new(
     "ExponentialHistogram",
     &[
-        many(
-            1,
-            "data_points",
-            Kind::Message(&EXPONENTIAL_HISTOGRAM_DATA_POINT),
-        ),
+        many(1, "data_points", Kind::Message(&EXPONENTIAL_HISTOGRAM_DATA_POINT)),
         one(2, "aggregation_temporality", Kind::Enum(&TEMPORALITIES)),
     ],
 );
 
-static SUMMARY: Message = Message::new(
-    "Summary",
-    &[many(1, "data_points", Kind::Message(&SUMMARY_DATA_POINT))],
-);
+static SUMMARY: Message =
+    Message::new("Summary", &[many(1, "data_points", Kind::Message(&SUMMARY_DATA_POINT))]);
 
 static NUMBER_DATA_POINT: Message = Message::new(
     "NumberDataPoint",
@@ -219,10 +200,7 @@ static HISTOGRAM_DATA_POINT: Message = Message::new(
 
 static BUCKETS: Message = Message::new(
     "ExponentialHistogramDataPoint.Buckets",
-    &[
-        one(1, "offset", Kind::Sint32),
-        many(2, "bucket_counts", Kind::Uint64),
-    ],
+    &[one(1, "offset", Kind::Sint32), many(2, "bucket_counts", Kind::Uint64)],
 );
 
 static EXPONENTIAL_HISTOGRAM_DATA_POINT: Message = Message::new(
@@ -248,10 +226,7 @@ static EXPONENTIAL_HISTOGRAM_DATA_POINT: Message = Message::new(
 
 static VALUE_AT_QUANTILE: Message = Message::new(
     "SummaryDataPoint.ValueAtQuantile",
-    &[
-        one(1, "quantile", Kind::Double),
-        one(2, "value", Kind::Double),
-    ],
+    &[one(1, "quantile", Kind::Double), one(2, "value", Kind::Double)],
 );
 
 static SUMMARY_DATA_POINT: Message = Message::new(
@@ -369,20 +344,12 @@ static PROFILE: Message = Message::new(
 )
 .counted(Tally::Profile);
 
-static PROFILE_LINK: Message = Message::new(
-    "Link",
-    &[
-        one(1, "trace_id", Kind::Id(16)),
-        one(2, "span_id", Kind::Id(8)),
-    ],
-);
+static PROFILE_LINK: Message =
+    Message::new("Link", &[one(1, "trace_id", Kind::Id(16)), one(2, "span_id", Kind::Id(8))]);
 
 static VALUE_TYPE: Message = Message::new(
     "ValueType",
-    &[
-        one(1, "type_strindex", Kind::Int32),
-        one(2, "unit_strindex", Kind::Int32),
-    ],
+    &[one(1, "type_strindex", Kind::Int32), one(2, "unit_strindex", Kind::Int32)],
 );
 
 static SAMPLE: Message = Message::new(
@@ -473,15 +440,11 @@ static ANY_VALUE: Message = Message::new(
     ],
 );
 
-static ARRAY_VALUE: Message = Message::new(
-    "ArrayValue",
-    &[many(1, "values", Kind::Message(&ANY_VALUE))],
-);
+static ARRAY_VALUE: Message =
+    Message::new("ArrayValue", &[many(1, "values", Kind::Message(&ANY_VALUE))]);
 
-static KEY_VALUE_LIST: Message = Message::new(
-    "KeyValueList",
-    &[many(1, "values", Kind::Message(&KEY_VALUE))],
-);
+static KEY_VALUE_LIST: Message =
+    Message::new("KeyValueList", &[many(1, "values", Kind::Message(&KEY_VALUE))]);
 
 static KEY_VALUE: Message = Message::new(
     "KeyValue",
@@ -523,11 +486,8 @@ static SPAN_KINDS: [(&str, i32); 6] = [
     ("SPAN_KIND_CONSUMER", 5),
 ];
 
-static STATUS_CODES: [(&str, i32); 3] = [
-    ("STATUS_CODE_UNSET", 0),
-    ("STATUS_CODE_OK", 1),
-    ("STATUS_CODE_ERROR", 2),
-];
+static STATUS_CODES: [(&str, i32); 3] =
+    [("STATUS_CODE_UNSET", 0), ("STATUS_CODE_OK", 1), ("STATUS_CODE_ERROR", 2)];
 
 static TEMPORALITIES: [(&str, i32); 3] = [
     ("AGGREGATION_TEMPORALITY_UNSPECIFIED", 0),

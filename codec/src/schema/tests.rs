@@ -23,20 +23,11 @@ fn messages() -> Vec<&'static Message> {
 fn field_numbers_ascend_and_lead_to_their_fields() {
     for message in messages() {
         assert!(message.fields.len() <= NUMBER_MAX, "{}", message.name);
-        assert!(
-            message.fields.is_sorted_by(|a, b| a.number < b.number),
-            "{}",
-            message.name
-        );
+        assert!(message.fields.is_sorted_by(|a, b| a.number < b.number), "{}", message.name);
         for number in 0..40 {
             let expected = message.fields.iter().find(|field| field.number == number);
             let found = message.field(number);
-            assert_eq!(
-                found.map(|f| f.name),
-                expected.map(|f| f.name),
-                "{}",
-                message.name
-            );
+            assert_eq!(found.map(|f| f.name), expected.map(|f| f.name), "{}", message.name);
         }
     }
 }
@@ -46,9 +37,7 @@ fn names_are_found_in_both_spellings_and_no_other() {
     let camel = |name: &str| {
         let mut words = name.split('_');
         let first = words.next().unwrap_or_default().to_owned();
-        words.fold(first, |all, word| {
-            all + &word[..1].to_uppercase() + &word[1..]
-        })
+        words.fold(first, |all, word| all + &word[..1].to_uppercase() + &word[1..])
     };
     for message in messages() {
         for field in message.fields {
@@ -68,10 +57,7 @@ fn names_are_found_in_both_spellings_and_no_other() {
 #[test]
 fn members_of_a_oneof_are_singular() {
     for message in messages() {
-        let wrong = message
-            .fields
-            .iter()
-            .any(|field| field.either && field.repeated);
+        let wrong = message.fields.iter().any(|field| field.either && field.repeated);
         assert!(!wrong, "{}", message.name);
     }
 }

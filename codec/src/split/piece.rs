@@ -33,12 +33,7 @@ enum Node {
 
 impl Frame {
     pub(super) fn new(number: u32, header: Bytes) -> Self {
-        Self {
-            number,
-            header,
-            nodes: Vec::new(),
-            nodes_bytes: 0,
-        }
+        Self { number, header, nodes: Vec::new(), nodes_bytes: 0 }
     }
 
     /// The same frame around nothing, for the next piece.
@@ -125,26 +120,17 @@ impl Piece {
 
     /// The size of the piece if `more` bytes went into the innermost frame.
     pub(super) fn bytes_with(&self, more: u64) -> u64 {
-        self.open
-            .iter()
-            .rev()
-            .fold(more, |bytes, frame| frame.bytes_with(bytes))
+        self.open.iter().rev().fold(more, |bytes, frame| frame.bytes_with(bytes))
     }
 
     /// The size of a piece that holds nothing but these `more` bytes inside the open frames.
     pub(super) fn bytes_alone(&self, more: u64) -> u64 {
-        self.open
-            .iter()
-            .rev()
-            .fold(more, |bytes, frame| frame.again().bytes_with(bytes))
+        self.open.iter().rev().fold(more, |bytes, frame| frame.again().bytes_with(bytes))
     }
 
     /// What a new piece would repeat of the present one.
     pub(super) fn header_bytes(&self) -> u64 {
-        self.open
-            .iter()
-            .map(|frame| frame.header.len() as u64)
-            .sum()
+        self.open.iter().map(|frame| frame.header.len() as u64).sum()
     }
 
     pub(super) fn add(&mut self, range: Range<usize>, items: u64) {
@@ -162,20 +148,14 @@ impl Piece {
             return None;
         }
         let fresh: Vec<_> = self.open.iter().map(Frame::again).collect();
-        let mut sealed = Piece {
-            open: std::mem::replace(&mut self.open, fresh),
-            ..*self
-        };
+        let mut sealed = Piece { open: std::mem::replace(&mut self.open, fresh), ..*self };
         (self.items, self.holds_something) = (0, false);
         while sealed.open.len() > 1 {
             sealed.close();
         }
         let mut out = Writer::default();
         sealed.open.first()?.write(request, &mut out);
-        let counts = Counts {
-            items: sealed.items,
-            profiles: 0,
-        };
+        let counts = Counts { items: sealed.items, profiles: 0 };
         Some(out.finish(signal, counts))
     }
 }
@@ -206,12 +186,7 @@ impl Writer {
     fn finish(mut self, signal: Signal, counts: Counts) -> Chain {
         self.flush();
         let bytes = self.parts.iter().map(|part| part.len() as u64).sum();
-        Chain {
-            signal,
-            counts,
-            bytes,
-            parts: self.parts,
-        }
+        Chain { signal, counts, bytes, parts: self.parts }
     }
 }
 

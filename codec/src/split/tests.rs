@@ -15,13 +15,7 @@ fn group(children: &[&[u8]]) -> Vec<u8> {
     let resource = field(1, &[&field(3, &[b""])]);
     let scope = field(1, &[&field(1, &[b"scope"])]);
     let children = children.concat();
-    field(
-        1,
-        &[
-            &resource,
-            &field(2, &[&scope, &children, &field(3, &[b"url"])]),
-        ],
-    )
+    field(1, &[&resource, &field(2, &[&scope, &children, &field(3, &[b"url"])])])
 }
 
 fn pieces(signal: Signal, bytes: &[u8], items_max: u64, bytes_max: u64) -> Vec<Chain> {
@@ -58,12 +52,7 @@ fn what_fits_comes_back_as_it_is() {
 fn pieces_are_filled_to_the_limit_and_repeat_the_headers() {
     let span = field(2, &[&field(5, &[b"n"])]);
     let unknown = field(77, &[b"new"]);
-    let bytes = [
-        group(&[&span.repeat(5)]),
-        unknown.clone(),
-        group(&[&span.repeat(2)]),
-    ]
-    .concat();
+    let bytes = [group(&[&span.repeat(5)]), unknown.clone(), group(&[&span.repeat(2)])].concat();
     let pieces = pieces(Signal::Traces, &bytes, 3, 0);
     assert_eq!(items(&pieces), [3, 3, 1]);
     // The request's unknown field is part of its header, and a header comes first. In a group that
@@ -72,10 +61,7 @@ fn pieces_are_filled_to_the_limit_and_repeat_the_headers() {
     let scope = [field(1, &[&field(1, &[b"scope"])]), field(3, &[b"url"])].concat();
     let cut = |spans| field(1, &[&resource, &field(2, &[&scope, &span.repeat(spans)])]);
     assert_eq!(joined(&pieces[0]), [unknown.clone(), cut(3)].concat());
-    assert_eq!(
-        joined(&pieces[1]),
-        [unknown.clone(), cut(2), cut(1)].concat()
-    );
+    assert_eq!(joined(&pieces[1]), [unknown.clone(), cut(2), cut(1)].concat());
     assert_eq!(joined(&pieces[2]), [unknown, cut(1)].concat());
 }
 
@@ -99,11 +85,7 @@ fn bytes_are_bounded_exactly() {
             assert!(piece.bytes <= bytes_max || piece.counts.items == 1);
             // One more item would not have fitted, or the cut came too early.
             let has_room = piece.bytes + record.len() as u64 + 6 <= bytes_max;
-            assert!(
-                !has_room || index == pieces.len() - 1,
-                "{bytes_max}: {}",
-                piece.bytes
-            );
+            assert!(!has_room || index == pieces.len() - 1, "{bytes_max}: {}", piece.bytes);
         }
     }
 }
@@ -127,13 +109,7 @@ fn a_metric_is_cut_only_when_a_piece_of_its_own_would_not_hold_it() {
     assert_eq!(items(&pieces), [2, 4, 4, 2]);
     for piece in &pieces[1..] {
         let bytes = joined(piece);
-        for header in [
-            &b"name"[..],
-            b"unit",
-            &[2 << 3, 2, 3 << 3, 1],
-            b"scope",
-            b"url",
-        ] {
+        for header in [&b"name"[..], b"unit", &[2 << 3, 2, 3 << 3, 1], b"scope", b"url"] {
             assert!(memchr::memmem::find(&bytes, header).is_some(), "{header:?}");
         }
     }
@@ -141,28 +117,19 @@ fn a_metric_is_cut_only_when_a_piece_of_its_own_would_not_hold_it() {
 
 #[test]
 fn d1_a_metric_whose_data_comes_in_parts_is_cut_as_one() {
-    let parts = [
-        field(7, &[&field(1, &[]), &[2 << 3, 1]]),
-        field(7, &[&[2 << 3, 2], &field(1, &[])]),
-    ];
+    let parts =
+        [field(7, &[&field(1, &[]), &[2 << 3, 1]]), field(7, &[&[2 << 3, 2], &field(1, &[])])];
     let bytes = group(&[&field(2, &[&parts.concat()])]);
     let pieces = pieces(Signal::Metrics, &bytes, 1, 0);
     assert_eq!(items(&pieces), [1, 1]);
     // Both pieces carry both temporalities, in order, so the last one counts in both.
     let header = [2 << 3, 1, 2 << 3, 2];
-    assert!(
-        pieces
-            .iter()
-            .all(|piece| memchr::memmem::find(&joined(piece), &header).is_some())
-    );
+    assert!(pieces.iter().all(|piece| memchr::memmem::find(&joined(piece), &header).is_some()));
 }
 
 #[test]
 fn d1_a_metric_of_two_kinds_of_data_stays_whole() {
-    let data = [
-        field(5, &[&field(1, &[]).repeat(2)]),
-        field(7, &[&field(1, &[]).repeat(3)]),
-    ];
+    let data = [field(5, &[&field(1, &[]).repeat(2)]), field(7, &[&field(1, &[]).repeat(3)])];
     let mixed = field(2, &[&data.concat()]);
     let bytes = group(&[&mixed, &mixed]);
     let pieces = pieces(Signal::Metrics, &bytes, 1, 0);
@@ -174,13 +141,7 @@ fn s8_empty_groups_scopes_and_metrics_stay_in() {
     let empty_group = field(1, &[&field(1, &[&[2 << 3, 9]])]);
     let empty_scope = field(1, &[&field(2, &[&field(1, &[&field(1, &[b"alone"])])])]);
     let full = group(&[&field(2, &[&field(5, &[&field(1, &[]).repeat(3)])])]);
-    let bytes = [
-        empty_group.clone(),
-        empty_scope.clone(),
-        full,
-        empty_group.clone(),
-    ]
-    .concat();
+    let bytes = [empty_group.clone(), empty_scope.clone(), full, empty_group.clone()].concat();
     let pieces = pieces(Signal::Metrics, &bytes, 2, 0);
     assert_eq!(items(&pieces), [2, 1]);
     let all: Vec<u8> = pieces.iter().flat_map(joined).collect();
@@ -203,10 +164,7 @@ fn large_items_are_shared_and_small_headers_gathered() {
     let pieces = split(check(Signal::Logs, request.clone()).unwrap(), 2, 0);
     for piece in &pieces {
         assert_eq!(piece.parts.len(), 2);
-        assert!(
-            within.contains(&piece.parts[1].as_ptr()),
-            "the records were copied"
-        );
+        assert!(within.contains(&piece.parts[1].as_ptr()), "the records were copied");
     }
 }
 
@@ -227,10 +185,7 @@ fn headers_are_repeated_only_so_often_that_a_request_cannot_become_a_flood() {
     let pieces = pieces(Signal::Traces, &bytes, 1, 0);
     assert_eq!(items(&pieces).iter().sum::<u64>(), 5_000);
     let out: u64 = pieces.iter().map(|piece| piece.bytes).sum();
-    assert!(
-        out <= bytes.len() as u64 * (REPEATED_RATIO_MAX + 2),
-        "{out} bytes"
-    );
+    assert!(out <= bytes.len() as u64 * (REPEATED_RATIO_MAX + 2), "{out} bytes");
     assert!(pieces.len() as u64 > REPEATED_RATIO_MAX);
     let (last, others) = pieces.split_last().unwrap();
     assert!(others.iter().all(|piece| piece.counts.items == 1));

@@ -7,23 +7,10 @@ use super::*;
 
 fn statuses() -> Vec<Status> {
     let mut all = vec![Status::default()];
-    for retry_delay in [
-        None,
-        Some(Duration::ZERO),
-        Some(Duration::new(90, 50_000_000)),
-    ] {
-        for bad_request in [
-            None,
-            Some(String::new()),
-            Some("at byte 7: \"no\" ☂".to_owned()),
-        ] {
+    for retry_delay in [None, Some(Duration::ZERO), Some(Duration::new(90, 50_000_000))] {
+        for bad_request in [None, Some(String::new()), Some("at byte 7: \"no\" ☂".to_owned())] {
             let message = "queue full".to_owned();
-            all.push(Status {
-                code: 14,
-                message,
-                retry_delay,
-                bad_request,
-            });
+            all.push(Status { code: 14, message, retry_delay, bad_request });
         }
     }
     all
@@ -32,10 +19,7 @@ fn statuses() -> Vec<Status> {
 #[test]
 fn h6_a_status_comes_back_from_protobuf_and_from_json() {
     for status in statuses() {
-        assert_eq!(
-            Status::from_proto(&status.to_proto()).as_ref(),
-            Some(&status)
-        );
+        assert_eq!(Status::from_proto(&status.to_proto()).as_ref(), Some(&status));
         assert_eq!(Status::from_json(&status.to_json()).as_ref(), Some(&status));
     }
 }
@@ -83,35 +67,17 @@ fn g5_prost_reads_our_retry_info() {
     };
     let oracle = OracleStatus::decode(&*status.to_proto()).unwrap();
     assert_eq!((oracle.code, oracle.message.as_str()), (14, "busy"));
-    assert_eq!(
-        oracle.details[0].type_url,
-        "type.googleapis.com/google.rpc.RetryInfo"
-    );
+    assert_eq!(oracle.details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
     let retry_info = OracleRetryInfo::decode(&*oracle.details[0].value).unwrap();
-    assert_eq!(
-        retry_info.retry_delay,
-        Some(OracleDuration {
-            seconds: 2,
-            nanos: 5
-        })
-    );
-    assert_eq!(
-        oracle.details[1].type_url,
-        "type.googleapis.com/google.rpc.BadRequest"
-    );
+    assert_eq!(retry_info.retry_delay, Some(OracleDuration { seconds: 2, nanos: 5 }));
+    assert_eq!(oracle.details[1].type_url, "type.googleapis.com/google.rpc.BadRequest");
 }
 
 #[test]
 fn h6_json_details_carry_their_type() {
-    let status = Status {
-        retry_delay: Some(Duration::from_millis(1500)),
-        ..Status::default()
-    };
+    let status = Status { retry_delay: Some(Duration::from_millis(1500)), ..Status::default() };
     let json: Value = serde_json::from_slice(&status.to_json()).unwrap();
-    assert_eq!(
-        json["details"][0]["@type"],
-        "type.googleapis.com/google.rpc.RetryInfo"
-    );
+    assert_eq!(json["details"][0]["@type"], "type.googleapis.com/google.rpc.RetryInfo");
     assert_eq!(json["details"][0]["retryDelay"], "1.5s");
 }
 
@@ -121,10 +87,7 @@ fn s3_full_success_is_zero_bytes_or_an_empty_object() {
     assert!(full.to_response_proto().is_empty());
     assert_eq!(full.to_response_json(Signal::Logs), b"{}");
     assert_eq!(PartialSuccess::response_from_proto(b""), Some(full.clone()));
-    assert_eq!(
-        PartialSuccess::response_from_json(b"{}"),
-        Some(full.clone())
-    );
+    assert_eq!(PartialSuccess::response_from_json(b"{}"), Some(full.clone()));
     let null = br#"{"partialSuccess":null}"#;
     assert_eq!(PartialSuccess::response_from_json(null), Some(full));
 }
@@ -133,20 +96,11 @@ fn s3_full_success_is_zero_bytes_or_an_empty_object() {
 fn s4_partial_success_comes_back_for_each_signal_and_prost_reads_it() {
     for signal in Signal::ALL {
         for (rejected, message) in [(5, "two are odd"), (0, "a warning"), (7, "")] {
-            let partial = PartialSuccess {
-                rejected,
-                message: message.into(),
-            };
+            let partial = PartialSuccess { rejected, message: message.into() };
             let json = partial.to_response_json(signal);
             let proto = partial.to_response_proto();
-            assert_eq!(
-                PartialSuccess::response_from_json(&json).as_ref(),
-                Some(&partial)
-            );
-            assert_eq!(
-                PartialSuccess::response_from_proto(&proto).as_ref(),
-                Some(&partial)
-            );
+            assert_eq!(PartialSuccess::response_from_json(&json).as_ref(), Some(&partial));
+            assert_eq!(PartialSuccess::response_from_proto(&proto).as_ref(), Some(&partial));
             let oracle = ExportTraceServiceResponse::decode(&*proto).unwrap();
             let oracle = oracle.partial_success.unwrap();
             assert_eq!(oracle.rejected_spans, rejected as i64);
@@ -166,39 +120,21 @@ fn s5_an_empty_partial_success_equals_an_unset_one() {
 #[test]
 fn answers_of_odd_peers_are_read_as_far_as_they_go() {
     let number = br#"{"partialSuccess":{"rejectedSpans":3}}"#;
-    assert_eq!(
-        PartialSuccess::response_from_json(number).unwrap().rejected,
-        3
-    );
+    assert_eq!(PartialSuccess::response_from_json(number).unwrap().rejected, 3);
     let mut negative = Vec::new();
     wire::put_number(&mut negative, 1, -1i64 as u64);
     let mut response = Vec::new();
     wire::put_bytes(&mut response, 1, &negative);
-    assert_eq!(
-        PartialSuccess::response_from_proto(&response)
-            .unwrap()
-            .rejected,
-        0
-    );
+    assert_eq!(PartialSuccess::response_from_proto(&response).unwrap().rejected, 0);
     let odd = br#"{"code":"x","details":[1,{"@type":"other"},{"@type":"a/google.rpc.RetryInfo"}]}"#;
-    assert_eq!(
-        Status::from_json(odd).unwrap().retry_delay,
-        Some(Duration::ZERO)
-    );
-    assert_eq!(
-        Status::from_proto(&[0x12, 1, 0xff]).unwrap().message,
-        "\u{fffd}"
-    );
+    assert_eq!(Status::from_json(odd).unwrap().retry_delay, Some(Duration::ZERO));
+    assert_eq!(Status::from_proto(&[0x12, 1, 0xff]).unwrap().message, "\u{fffd}");
 }
 
 #[test]
 fn bytes_that_are_no_message_are_none() {
     for bytes in [&b"<html>"[..], b"\x0a\x05ab", b"\x0a\x02\x08"] {
-        assert_eq!(
-            PartialSuccess::response_from_proto(bytes),
-            None,
-            "{bytes:?}"
-        );
+        assert_eq!(PartialSuccess::response_from_proto(bytes), None, "{bytes:?}");
     }
     assert_eq!(Status::from_proto(b"\x1a\x03\x12\x05a"), None);
     for json in [&b""[..], b"[]", b"<html>", b"{\"a\":"] {

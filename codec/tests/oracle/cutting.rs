@@ -16,11 +16,7 @@ fn pieces_hold_all_items_in_order_and_keep_to_the_limits() {
         let (signal, bytes) = case(seed);
         let mut random = Rng::with_seed(!seed);
         let items_max = random.u64(0..8);
-        let bytes_max = if random.bool() {
-            0
-        } else {
-            random.u64(1..4_000)
-        };
+        let bytes_max = if random.bool() { 0 } else { random.u64(1..4_000) };
         let whole = Decoded::from_proto(signal, &bytes).unwrap();
         let checked = check(signal, bytes.into()).unwrap();
         let counts = checked.counts();
@@ -35,11 +31,7 @@ fn pieces_hold_all_items_in_order_and_keep_to_the_limits() {
             let fits = (items_max == 0 || piece.counts.items <= items_max)
                 && (bytes_max == 0 || piece.bytes <= bytes_max);
             let is_whole = signal == Signal::Profiles;
-            assert!(
-                fits || is_whole || piece.counts.items <= 1,
-                "{note}: {:?}",
-                piece.counts
-            );
+            assert!(fits || is_whole || piece.counts.items <= 1, "{note}: {:?}", piece.counts);
             items.extend(decoded.items());
             total += piece.counts;
         }

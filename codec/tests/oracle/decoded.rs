@@ -61,16 +61,10 @@ impl Decoded {
         let items = self.items().len() as u64;
         match self {
             Self::Profiles(request) => {
-                let scopes = request
-                    .resource_profiles
-                    .iter()
-                    .flat_map(|r| &r.scope_profiles);
+                let scopes = request.resource_profiles.iter().flat_map(|r| &r.scope_profiles);
                 let profiles: Vec<_> = scopes.flat_map(|s| &s.profiles).collect();
                 let samples: usize = profiles.iter().map(|profile| profile.samples.len()).sum();
-                Counts {
-                    items: samples as u64,
-                    profiles: profiles.len() as u64,
-                }
+                Counts { items: samples as u64, profiles: profiles.len() as u64 }
             }
             _ => Counts { items, profiles: 0 },
         }
@@ -130,10 +124,7 @@ impl Decoded {
 
 /// A metric for each data point, with that point alone.
 fn points(metric: Metric) -> Vec<Metric> {
-    let with = |data| Metric {
-        data: Some(data),
-        ..metric.clone()
-    };
+    let with = |data| Metric { data: Some(data), ..metric.clone() };
     macro_rules! each {
         ($data:expr, $kind:path) => {{
             let mut frame = $data;
@@ -157,8 +148,5 @@ fn points(metric: Metric) -> Vec<Metric> {
 }
 
 fn framed(parts: [Vec<u8>; 3]) -> Vec<u8> {
-    parts
-        .iter()
-        .flat_map(|part| [&(part.len() as u64).to_le_bytes()[..], part].concat())
-        .collect()
+    parts.iter().flat_map(|part| [&(part.len() as u64).to_le_bytes()[..], part].concat()).collect()
 }

@@ -31,10 +31,7 @@ use crate::decoded::Decoded;
 
 pub(crate) fn request(signal: Signal, random: &mut Rng) -> Decoded {
     // Indices into a string table mean something in profiles alone.
-    let mut make = Make {
-        random,
-        strindex: signal == Signal::Profiles,
-    };
+    let mut make = Make { random, strindex: signal == Signal::Profiles };
     match signal {
         Signal::Traces => Decoded::Traces(make.traces()),
         Signal::Metrics => Decoded::Metrics(make.metrics()),
@@ -92,10 +89,7 @@ impl Make<'_> {
                 flags: make.u32(),
             }),
             dropped_links_count: self.u32(),
-            status: self.maybe(|make| Status {
-                message: make.text(),
-                code: make.random.i32(0..3),
-            }),
+            status: self.maybe(|make| Status { message: make.text(), code: make.random.i32(0..3) }),
         }
     }
 
@@ -148,9 +142,7 @@ impl Make<'_> {
     fn data(&mut self) -> Data {
         let aggregation_temporality = self.random.i32(0..3);
         match self.random.u8(0..5) {
-            0 => Data::Gauge(Gauge {
-                data_points: self.some(5, Self::number_point),
-            }),
+            0 => Data::Gauge(Gauge { data_points: self.some(5, Self::number_point) }),
             1 => Data::Sum(Sum {
                 data_points: self.some(5, Self::number_point),
                 aggregation_temporality,
@@ -164,9 +156,7 @@ impl Make<'_> {
                 data_points: self.some(5, Self::exponential_point),
                 aggregation_temporality,
             }),
-            _ => Data::Summary(Summary {
-                data_points: self.some(5, Self::summary_point),
-            }),
+            _ => Data::Summary(Summary { data_points: self.some(5, Self::summary_point) }),
         }
     }
 
@@ -220,10 +210,7 @@ impl Make<'_> {
     }
 
     fn buckets(&mut self) -> Buckets {
-        Buckets {
-            offset: self.u32() as i32,
-            bucket_counts: self.some(6, Self::u64),
-        }
+        Buckets { offset: self.u32() as i32, bucket_counts: self.some(6, Self::u64) }
     }
 
     fn summary_point(&mut self) -> SummaryDataPoint {
@@ -233,10 +220,8 @@ impl Make<'_> {
             time_unix_nano: self.u64(),
             count: self.u64(),
             sum: self.double(),
-            quantile_values: self.some(3, |make| ValueAtQuantile {
-                quantile: make.double(),
-                value: make.double(),
-            }),
+            quantile_values: self
+                .some(3, |make| ValueAtQuantile { quantile: make.double(), value: make.double() }),
             flags: self.u32(),
         }
     }
@@ -316,27 +301,19 @@ impl Make<'_> {
                 filename_strindex: make.index(),
                 start_line: make.u64() as i64,
             }),
-            link_table: self.some(2, |make| Link {
-                trace_id: make.id(16),
-                span_id: make.id(8),
-            }),
+            link_table: self.some(2, |make| Link { trace_id: make.id(16), span_id: make.id(8) }),
             string_table: self.some(4, Self::text),
             attribute_table: self.some(2, |make| KeyValueAndUnit {
                 key_strindex: make.index(),
                 value: make.maybe(|make| make.any(0)),
                 unit_strindex: make.index(),
             }),
-            stack_table: self.some(2, |make| Stack {
-                location_indices: make.some(4, Self::index),
-            }),
+            stack_table: self.some(2, |make| Stack { location_indices: make.some(4, Self::index) }),
         }
     }
 
     fn value_type(&mut self) -> ValueType {
-        ValueType {
-            type_strindex: self.index(),
-            unit_strindex: self.index(),
-        }
+        ValueType { type_strindex: self.index(), unit_strindex: self.index() }
     }
 
     fn resource(&mut self) -> Resource {
@@ -393,9 +370,7 @@ impl Make<'_> {
     }
 
     fn some<T>(&mut self, below: usize, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
-        (0..self.random.usize(0..below))
-            .map(|_| make(self))
-            .collect()
+        (0..self.random.usize(0..below)).map(|_| make(self)).collect()
     }
 
     fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
@@ -407,10 +382,7 @@ impl Make<'_> {
             0 => String::new(),
             1 => "é☂😀\"\\\n\u{0}\u{7f}/".to_owned(),
             2 => "x".repeat(self.random.usize(100..300)),
-            _ => self
-                .some(12, |make| make.random.alphanumeric())
-                .into_iter()
-                .collect(),
+            _ => self.some(12, |make| make.random.alphanumeric()).into_iter().collect(),
         }
     }
 
@@ -420,9 +392,7 @@ impl Make<'_> {
 
     fn id(&mut self, bytes: usize) -> Vec<u8> {
         let empty = self.random.u8(0..4) == 0;
-        (0..if empty { 0 } else { bytes })
-            .map(|_| self.random.u8(..))
-            .collect()
+        (0..if empty { 0 } else { bytes }).map(|_| self.random.u8(..)).collect()
     }
 
     fn index(&mut self) -> i32 {

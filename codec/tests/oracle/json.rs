@@ -52,17 +52,11 @@ fn j1_to_j5_json_of_the_opentelemetry_crate_is_read_and_ours_is_read_by_it() {
                 ours_compared += 1;
             }
             // The crate misses some fields that are left out because they are empty.
-            Err(why) => assert!(
-                why.to_string().contains("missing field"),
-                "seed {seed}: {why}"
-            ),
+            Err(why) => assert!(why.to_string().contains("missing field"), "seed {seed}: {why}"),
         }
     }
     let enough = theirs_compared > 100 && ours_compared > 50;
-    assert!(
-        enough,
-        "compared only {theirs_compared} of theirs and {ours_compared} of ours"
-    );
+    assert!(enough, "compared only {theirs_compared} of theirs and {ours_compared} of ours");
 }
 
 #[test]
@@ -81,10 +75,7 @@ fn damaged_json_is_refused_where_serde_refuses_it_and_what_passes_is_valid_proto
                 if let Err(why) = serde_json::from_slice::<serde_json::Value>(&json) {
                     let text = String::from_utf8_lossy(&json);
                     let in_range = !why.to_string().contains("number out of range");
-                    assert!(
-                        !in_range,
-                        "seed {seed}: passed what serde refuses, {why}: {text}"
-                    );
+                    assert!(!in_range, "seed {seed}: passed what serde refuses, {why}: {text}");
                 }
                 passed += 1;
             }
@@ -94,8 +85,5 @@ fn damaged_json_is_refused_where_serde_refuses_it_and_what_passes_is_valid_proto
             }
         }
     }
-    assert!(
-        passed > 100 && refused > 1_000,
-        "{passed} passed, {refused} refused"
-    );
+    assert!(passed > 100 && refused > 1_000, "{passed} passed, {refused} refused");
 }

@@ -55,9 +55,7 @@ fn field(
         damage(&mut value, random);
         return vec![with_length(raw.number, &value, random)];
     }
-    let known = message
-        .field(raw.number)
-        .expect("prost writes no field that the table lacks");
+    let known = message.field(raw.number).expect("prost writes no field that the table lacks");
     match known.kind {
         Kind::Message(inner) => {
             let value = form(inner, value, random, faults);
@@ -82,9 +80,7 @@ fn field(
 
 /// A message cut at one of its field borders: two parts that merge to the whole.
 fn parts(message: &[u8], random: &mut Rng) -> Vec<Range<usize>> {
-    let ends: Vec<_> = Fields::new(message, 0..message.len())
-        .map(|raw| raw.whole.end)
-        .collect();
+    let ends: Vec<_> = Fields::new(message, 0..message.len()).map(|raw| raw.whole.end).collect();
     let cut = random.choice(ends).unwrap_or(0);
     vec![0..cut, cut..message.len()]
 }
@@ -115,9 +111,7 @@ fn with_length(number: u32, value: &[u8], random: &mut Rng) -> Vec<u8> {
 }
 
 fn unknown(random: &mut Rng) -> Vec<u8> {
-    let number = *random
-        .choice(&[17, 1000, 1 << 20, (1 << 29) - 1])
-        .expect("not empty");
+    let number = *random.choice(&[17, 1000, 1 << 20, (1 << 29) - 1]).expect("not empty");
     let mut out = Vec::new();
     match random.bool() {
         true => wire::put_bytes(&mut out, number, b"\xff unknown"),

@@ -14,10 +14,7 @@ pub(crate) fn case(seed: u64) -> (Signal, Vec<u8>) {
     let mut random = Rng::with_seed(seed.rotate_left(32));
     match random.bool() {
         true => (signal, bytes),
-        false => (
-            signal,
-            mangle::legal_form(schema::request(signal), &bytes, &mut random),
-        ),
+        false => (signal, mangle::legal_form(schema::request(signal), &bytes, &mut random)),
     }
 }
 
@@ -53,24 +50,16 @@ fn d1_damaged_requests_get_the_verdict_of_prost() {
             }
             (Err(_), Err(_)) => refused += 1,
             (Err(error), Ok(_)) => {
-                let on_purpose = matches!(
-                    error.reason,
-                    Reason::WrongIdLength { .. } | Reason::GroupWireType
-                );
-                assert!(
-                    on_purpose,
-                    "seed {seed}, {signal}: refused what prost takes: {error}"
-                );
+                let on_purpose =
+                    matches!(error.reason, Reason::WrongIdLength { .. } | Reason::GroupWireType);
+                assert!(on_purpose, "seed {seed}, {signal}: refused what prost takes: {error}");
                 stricter += 1;
             }
             (Ok(_), Err(why)) => panic!("seed {seed}, {signal}: passed what prost refuses: {why}"),
         }
     }
     let all = passed > 1_000 && refused > 1_000 && stricter > 100;
-    assert!(
-        all,
-        "the damage is too even: {passed} passed, {refused} refused, {stricter} by us"
-    );
+    assert!(all, "the damage is too even: {passed} passed, {refused} refused, {stricter} by us");
 }
 
 /// A request with broken bytes anywhere, or with right lengths around a wrong value.
@@ -82,10 +71,7 @@ fn broken_case(seed: u64) -> (Signal, Vec<u8>) {
         return (signal, bytes);
     }
     let (signal, bytes) = plain_case(seed);
-    (
-        signal,
-        mangle::illegal_form(schema::request(signal), &bytes, &mut random),
-    )
+    (signal, mangle::illegal_form(schema::request(signal), &bytes, &mut random))
 }
 
 #[test]
@@ -113,11 +99,7 @@ fn d1_a_request_cut_at_any_byte_gets_the_verdict_of_prost() {
         for cut in 0..bytes.len().min(3_000) {
             let passed = check(signal, bytes[..cut].to_vec().into());
             let prost = Decoded::from_proto(signal, &bytes[..cut]);
-            assert_eq!(
-                passed.is_ok(),
-                prost.is_ok(),
-                "seed {seed} cut at {cut}: {passed:?}"
-            );
+            assert_eq!(passed.is_ok(), prost.is_ok(), "seed {seed} cut at {cut}: {passed:?}");
         }
     }
 }

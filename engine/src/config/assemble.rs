@@ -24,10 +24,7 @@ pub(crate) const ROOT: Table = Table {
         block("processors", "Batching."),
         block("exporters", "Where it goes."),
         block("extensions", "Health."),
-        block(
-            "service",
-            "Which of these run, and how forebay shows itself.",
-        ),
+        block("service", "Which of these run, and how forebay shows itself."),
         block("engine", "What is forebay's own."),
         refused("connectors", "leave them to a Collector behind forebay"),
     ],
@@ -37,12 +34,7 @@ pub(crate) const PIPELINE: Table = Table {
     path: "service.pipelines.<signal>[/name]",
     keys: &[
         value("receivers", "list of names", "", "Required."),
-        value(
-            "processors",
-            "list of names",
-            "[]",
-            "At most one that batches.",
-        ),
+        value("processors", "list of names", "[]", "At most one that batches."),
         value(
             "exporters",
             "list of names",
@@ -81,10 +73,8 @@ pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
         .filter(|(index, _)| drafts.iter().any(|draft| draft.receivers.contains(index)))
         .flat_map(|(_, receiver)| &receiver.listeners)
         .collect();
-    let mut addresses: Vec<(SocketAddr, &Place)> = listeners
-        .iter()
-        .map(|(listener, place)| (listener.address, place))
-        .collect();
+    let mut addresses: Vec<(SocketAddr, &Place)> =
+        listeners.iter().map(|(listener, place)| (listener.address, place)).collect();
     addresses.extend(health.as_ref().map(|(address, place)| (*address, place)));
     addresses.extend(telemetry.metrics.map(|address| (address, &telemetry_place)));
     addresses_differ(&addresses, report);
@@ -94,18 +84,9 @@ pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
         .filter(|index| drafts.iter().any(|draft| draft.exporters.contains(index)))
         .collect();
     Plan {
-        listeners: listeners
-            .into_iter()
-            .map(|(listener, _)| listener.clone())
-            .collect(),
-        destinations: used
-            .iter()
-            .map(|index| exporters[*index].destination.clone())
-            .collect(),
-        pipelines: drafts
-            .into_iter()
-            .map(|draft| draft.finish(&used))
-            .collect(),
+        listeners: listeners.into_iter().map(|(listener, _)| listener.clone()).collect(),
+        destinations: used.iter().map(|index| exporters[*index].destination.clone()).collect(),
+        pipelines: drafts.into_iter().map(|draft| draft.finish(&used)).collect(),
         engine: engine.engine,
         telemetry,
         health: health.map(|(address, _)| address),
@@ -143,12 +124,7 @@ impl Draft {
             name: self.name,
             signal: self.signal,
             receivers: self.receivers.into_iter().map(narrow).collect(),
-            destinations: self
-                .exporters
-                .into_iter()
-                .filter_map(position)
-                .map(narrow)
-                .collect(),
+            destinations: self.exporters.into_iter().filter_map(position).map(narrow).collect(),
             batch: self.batch,
             ack: self.ack,
         }
@@ -168,43 +144,32 @@ impl Parts<'_> {
             let known = || components.iter().map(|component| component.id);
             if !known().any(|id| id == name) {
                 let what = format!("engine.acks.pipelines names \"{name}\", which is no pipeline");
-                self.report
-                    .add(Problem::error(place, what).hint(near_or(name, known(), || {
+                self.report.add(
+                    Problem::error(place, what).hint(near_or(name, known(), || {
                         "name one of service.pipelines".to_owned()
-                    })));
+                    })),
+                );
             }
         }
-        components
-            .iter()
-            .filter_map(|component| self.pipeline(component))
-            .collect()
+        components.iter().filter_map(|component| self.pipeline(component)).collect()
     }
 
     fn pipeline(&self, component: &Component<'_>) -> Option<Draft> {
         let path = format!("service.{}", component.path);
-        let section = Section::open(
-            component.node,
-            component.place,
-            path,
-            &PIPELINE,
-            self.report,
-        );
+        let section = Section::open(component.node, component.place, path, &PIPELINE, self.report);
         let Some(signal) = Signal::ALL.into_iter().find(|s| s.name() == component.kind) else {
             let known = Signal::ALL.map(Signal::name);
             let what = format!("pipeline \"{}\" is of no known signal", component.id);
-            self.report
-                .add(Problem::error(component.place, what).hint(near_or(
-                    component.kind,
-                    known,
-                    || format!("a pipeline's name begins with {}", known.join(", ")),
-                )));
+            self.report.add(Problem::error(component.place, what).hint(near_or(
+                component.kind,
+                known,
+                || format!("a pipeline's name begins with {}", known.join(", ")),
+            )));
             return None;
         };
         let receivers = self.named(&section, "receivers", self.receivers, |r| &r.name);
         let processors = self.named(&section, "processors", self.processors, |p| &p.name);
-        let exporters = self.named(&section, "exporters", self.exporters, |e| {
-            &e.destination.name
-        });
+        let exporters = self.named(&section, "exporters", self.exporters, |e| &e.destination.name);
         for key in ["receivers", "exporters"] {
             if section.texts(key).is_empty() {
                 section.fault(key, "is missing or empty: name at least one");
@@ -236,8 +201,7 @@ impl Parts<'_> {
             match known.iter().position(|candidate| name(candidate) == id) {
                 Some(index) if indices.contains(&index) => {
                     let what = format!("{} names \"{id}\" twice", section.key_path(key));
-                    self.report
-                        .add(Problem::error(place, what).hint("remove one"));
+                    self.report.add(Problem::error(place, what).hint("remove one"));
                 }
                 Some(index) => indices.push(index),
                 None => {
@@ -256,11 +220,7 @@ impl Parts<'_> {
 
     fn urls_are_there(&self, section: &Section<'_>, signal: Signal, exporters: &[usize]) {
         for exporter in exporters.iter().map(|index| &self.exporters[*index]) {
-            if exporter
-                .remote
-                .as_ref()
-                .is_some_and(|r| r.signals_missing.contains(&signal))
-            {
+            if exporter.remote.as_ref().is_some_and(|r| r.signals_missing.contains(&signal)) {
                 let name = &exporter.destination.name;
                 let what = format!("exporters.{name} has no URL for {signal}");
                 self.report.add(
@@ -275,17 +235,11 @@ impl Parts<'_> {
     /// One batch goes to all destinations, so everybody who has a wish must wish the same.
     fn batch(&self, section: &Section<'_>, processors: &[usize], exporters: &[usize]) -> Batch {
         let own = |remote: &Remote| remote.batch.clone();
-        let processors = processors
-            .iter()
-            .filter_map(|i| self.processors[*i].batch.clone());
+        let processors = processors.iter().filter_map(|i| self.processors[*i].batch.clone());
         let remotes: Vec<&Remote> = self.remotes(exporters).map(|(_, remote)| remote).collect();
-        let wishes: Vec<BatchWish> = processors
-            .chain(remotes.iter().filter_map(|remote| own(remote)))
-            .collect();
-        let wishing = remotes
-            .iter()
-            .filter(|remote| remote.batch.is_some())
-            .count();
+        let wishes: Vec<BatchWish> =
+            processors.chain(remotes.iter().filter_map(|remote| own(remote))).collect();
+        let wishing = remotes.iter().filter(|remote| remote.batch.is_some()).count();
         let from_exporters_only = wishes.len() == wishing;
         let agreed = wishes.windows(2).all(|pair| pair[0].batch == pair[1].batch);
         if !agreed || (from_exporters_only && wishing > 0 && wishing < remotes.len()) {
@@ -309,10 +263,7 @@ impl Parts<'_> {
             let what = format!("{}.min_size is more than a batch may have", wish.path);
             self.report.add(
                 Problem::error(&wish.place, what)
-                    .why(format!(
-                        "engine.limits.batch_bytes_max is {}",
-                        batch.bytes_max
-                    ))
+                    .why(format!("engine.limits.batch_bytes_max is {}", batch.bytes_max))
                     .hint("lower the one, or raise the other"),
             );
         }
@@ -325,18 +276,13 @@ impl Parts<'_> {
         let waiting = remotes.iter().find(|(_, remote)| remote.waits_for_result);
         let patient = remotes.iter().find(|(_, remote)| !remote.waits_for_result);
         let Some((waiting_name, remote)) = waiting else {
-            return written
-                .map(|(ack, _)| *ack)
-                .or(self.acks.default)
-                .unwrap_or(Ack::Accepted);
+            return written.map(|(ack, _)| *ack).or(self.acks.default).unwrap_or(Ack::Accepted);
         };
         let id = component.id;
         match (written, patient) {
             (Some((Ack::Accepted, place)), _) => self.report.add(
                 Problem::error(place, format!("engine.acks says \"accepted\" for {id}"))
-                    .why(format!(
-                        "exporters.{waiting_name} has wait_for_result: true"
-                    ))
+                    .why(format!("exporters.{waiting_name} has wait_for_result: true"))
                     .hint("remove one of the two"),
             ),
             (None, Some((patient_name, _))) => self.report.add(
@@ -348,9 +294,7 @@ impl Parts<'_> {
                     "exporters.{waiting_name} has wait_for_result: true, exporters.{patient_name} \
                     has not; an answer waits for all of them or for none"
                 ))
-                .hint(format!(
-                    "set it on each, or set engine.acks.pipelines: {{{id}: delivered}}"
-                )),
+                .hint(format!("set it on each, or set engine.acks.pipelines: {{{id}: delivered}}")),
             ),
             _ => {}
         }
@@ -360,10 +304,7 @@ impl Parts<'_> {
     fn remotes(&self, exporters: &[usize]) -> impl Iterator<Item = (&str, &Remote)> {
         exporters.iter().filter_map(|index| {
             let exporter = &self.exporters[*index];
-            Some((
-                exporter.destination.name.as_str(),
-                exporter.remote.as_ref()?,
-            ))
+            Some((exporter.destination.name.as_str(), exporter.remote.as_ref()?))
         })
     }
 }
@@ -440,9 +381,7 @@ fn budget_fits_requests(engine: &engine::Read, listeners: &[&(Listener, Place)],
         let what = format!("the memory budget of {budget} bytes is less than one request may have");
         report.add(
             Problem::error(&engine.budget_place, what)
-                .why(format!(
-                    "receivers.{name} takes requests of up to {largest} bytes"
-                ))
+                .why(format!("receivers.{name} takes requests of up to {largest} bytes"))
                 .hint("raise engine.memory.budget_bytes, or lower the receiver's limit"),
         );
         return;

@@ -47,30 +47,15 @@ pub(crate) const CORES: Table = Table {
             "One exporter thread each. None: the receivers' cores, \
             shared.",
         ),
-        value(
-            "control",
-            "CPU",
-            "",
-            "For the control thread. None: it is not pinned.",
-        ),
+        value("control", "CPU", "", "For the control thread. None: it is not pinned."),
     ],
 };
 
 pub(crate) const RING: Table = Table {
     path: "engine.ring",
     keys: &[
-        value(
-            "entries",
-            "entries",
-            "1024",
-            "Submission entries, a power of two.",
-        ),
-        value(
-            "buffers",
-            "buffers",
-            "512",
-            "Provided buffers per receiver core, a power of two.",
-        ),
+        value("entries", "entries", "1024", "Submission entries, a power of two."),
+        value("buffers", "buffers", "512", "Provided buffers per receiver core, a power of two."),
         value("buffer_bytes", "size", "8KiB", "Of one provided buffer."),
         value(
             "rung",
@@ -85,18 +70,8 @@ pub(crate) const RING: Table = Table {
 pub(crate) const LIMITS: Table = Table {
     path: "engine.limits",
     keys: &[
-        value(
-            "header_bytes_max",
-            "size",
-            "16KiB",
-            "The header section of one request.",
-        ),
-        value(
-            "connections_max",
-            "connections",
-            "65536",
-            "Open at once, per receiver core.",
-        ),
+        value("header_bytes_max", "size", "16KiB", "The header section of one request."),
+        value("connections_max", "connections", "65536", "Open at once, per receiver core."),
         value(
             "connection_requests_max",
             "requests",
@@ -104,12 +79,7 @@ pub(crate) const LIMITS: Table = Table {
             "In flight on one connection (HTTP/2 \
             streams).",
         ),
-        value(
-            "requests_max",
-            "requests",
-            "65536",
-            "In flight, per receiver core.",
-        ),
+        value("requests_max", "requests", "65536", "In flight, per receiver core."),
         value(
             "batch_bytes_max",
             "size",
@@ -117,18 +87,8 @@ pub(crate) const LIMITS: Table = Table {
             "Batches are split to stay below, unless one \
             item alone is larger. The default fits the 4 MiB that a Collector takes over gRPC.",
         ),
-        value(
-            "header_timeout",
-            "duration",
-            "10s",
-            "For the complete header of a request.",
-        ),
-        value(
-            "body_timeout",
-            "duration",
-            "30s",
-            "Between two arrivals of body bytes.",
-        ),
+        value("header_timeout", "duration", "10s", "For the complete header of a request."),
+        value("body_timeout", "duration", "30s", "Between two arrivals of body bytes."),
         value(
             "idle_timeout",
             "duration",
@@ -227,10 +187,7 @@ fn cores(section: &Section<'_>) -> Placement {
         Value::Scalar { text, .. } if text == "auto" => return Placement::Auto,
         Value::Map(_) => {}
         _ => {
-            section.fault(
-                "cores",
-                "must be auto, or a block with receivers and exporters",
-            );
+            section.fault("cores", "must be auto, or a block with receivers and exporters");
             return Placement::Auto;
         }
     }
@@ -249,11 +206,7 @@ fn cores(section: &Section<'_>) -> Placement {
             _ => Err("must be one CPU".to_owned()),
         })
     });
-    Placement::Explicit {
-        receivers,
-        exporters,
-        control,
-    }
+    Placement::Explicit { receivers, exporters, control }
 }
 
 /// A CPU list in either form; what is faulty is reported and yields no CPUs.
@@ -289,17 +242,12 @@ fn scalar(node: &Node) -> String {
 }
 
 fn ring(section: &Section<'_>) -> Ring {
-    const RUNGS: &[(&str, Rung)] = &[
-        ("auto", Rung::Auto),
-        ("multishot", Rung::Multishot),
-        ("oneshot", Rung::Oneshot),
-    ];
+    const RUNGS: &[(&str, Rung)] =
+        &[("auto", Rung::Auto), ("multishot", Rung::Multishot), ("oneshot", Rung::Oneshot)];
     let power = |name: &'static str, min: u64, max: u64| {
         section.value(name, |text| match values::count(text)? {
             count if count.is_power_of_two() && (min..=max).contains(&count) => Ok(count),
-            count => Err(format!(
-                "must be a power of two from {min} to {max}; this is {count}"
-            )),
+            count => Err(format!("must be a power of two from {min} to {max}; this is {count}")),
         })
     };
     Ring {
@@ -343,9 +291,7 @@ fn ack_pipelines(section: &Section<'_>) -> BTreeMap<String, (Ack, Place)> {
             }
             Err(fault) => {
                 let what = format!("engine.acks.pipelines.{} {fault}", component.id);
-                section
-                    .report
-                    .add(Problem::error(&component.node.place, what));
+                section.report.add(Problem::error(&component.node.place, what));
             }
         }
     }

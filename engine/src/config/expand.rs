@@ -20,14 +20,10 @@ pub(crate) fn expand(node: &mut Node, environment: Environment<'_>, report: &Rep
     match &mut node.value {
         Value::Null => {}
         Value::List(items) => {
-            items
-                .iter_mut()
-                .for_each(|item| expand(item, environment, report));
+            items.iter_mut().for_each(|item| expand(item, environment, report));
         }
         Value::Map(entries) => {
-            entries
-                .iter_mut()
-                .for_each(|entry| expand(&mut entry.node, environment, report));
+            entries.iter_mut().for_each(|entry| expand(&mut entry.node, environment, report));
         }
         Value::Scalar { text, plain } if text.contains('$') => {
             match expand_text(text, environment, 0) {
@@ -64,16 +60,11 @@ fn typed(text: &str, place: &Place) -> Value {
             return node.value;
         }
     }
-    Value::Scalar {
-        text: text.to_owned(),
-        plain: true,
-    }
+    Value::Scalar { text: text.to_owned(), plain: true }
 }
 
 fn is_one_reference(text: &str) -> bool {
-    text.strip_prefix("${")
-        .and_then(closing)
-        .is_some_and(|(_, rest)| rest.is_empty())
+    text.strip_prefix("${").and_then(closing).is_some_and(|(_, rest)| rest.is_empty())
 }
 
 fn expand_text(text: &str, environment: Environment<'_>, depth: usize) -> Result<String, Fault> {

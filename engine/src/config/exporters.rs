@@ -15,15 +15,8 @@ use delivery::BatchWish;
 pub(crate) const KINDS: [&str; 5] = ["otlp_grpc", "otlp_http", "file", "debug", "nop"];
 
 /// The same with the Collector's old names, for suggestions.
-const KINDS_AND_ALIASES: [&str; 7] = [
-    "otlp_grpc",
-    "otlp_http",
-    "otlp",
-    "otlphttp",
-    "file",
-    "debug",
-    "nop",
-];
+const KINDS_AND_ALIASES: [&str; 7] =
+    ["otlp_grpc", "otlp_http", "otlp", "otlphttp", "file", "debug", "nop"];
 
 /// A destination, and what its pipelines must know of it.
 pub(crate) struct Exporter {
@@ -45,13 +38,7 @@ pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Exporte
     let mut exporters = Vec::new();
     for component in components {
         let open = |table| {
-            Section::open(
-                component.node,
-                component.place,
-                component.path.as_str(),
-                table,
-                report,
-            )
+            Section::open(component.node, component.place, component.path.as_str(), table, report)
         };
         let made = match component.kind {
             "otlp_grpc" | "otlp" => otlp::grpc(&open(&otlp::GRPC)),
@@ -94,12 +81,7 @@ pub(crate) struct Made {
 
 impl Made {
     pub(crate) fn local(kind: Kind, queue: Queue) -> Made {
-        Made {
-            kind,
-            queue,
-            retry: delivery::retry_default(),
-            remote: None,
-        }
+        Made { kind, queue, retry: delivery::retry_default(), remote: None }
     }
 }
 

@@ -39,54 +39,24 @@ pub(crate) const fn value(
     default: &'static str,
     about: &'static str,
 ) -> Key {
-    Key {
-        name,
-        role: Role::Value,
-        kind,
-        default,
-        about,
-    }
+    Key { name, role: Role::Value, kind, default, about }
 }
 
 pub(crate) const fn block(name: &'static str, about: &'static str) -> Key {
-    Key {
-        name,
-        role: Role::Block,
-        kind: "block",
-        default: "",
-        about,
-    }
+    Key { name, role: Role::Block, kind: "block", default: "", about }
 }
 
 /// Takes the Collector's `name` only with the value `accepted`.
 pub(crate) const fn only(name: &'static str, accepted: &'static str, about: &'static str) -> Key {
-    Key {
-        name,
-        role: Role::Only,
-        kind: "fixed",
-        default: accepted,
-        about,
-    }
+    Key { name, role: Role::Only, kind: "fixed", default: accepted, about }
 }
 
 pub(crate) const fn ignored(name: &'static str, about: &'static str) -> Key {
-    Key {
-        name,
-        role: Role::Ignored,
-        kind: "ignored",
-        default: "",
-        about,
-    }
+    Key { name, role: Role::Ignored, kind: "ignored", default: "", about }
 }
 
 pub(crate) const fn refused(name: &'static str, about: &'static str) -> Key {
-    Key {
-        name,
-        role: Role::Refused,
-        kind: "refused",
-        default: "",
-        about,
-    }
+    Key { name, role: Role::Refused, kind: "refused", default: "", about }
 }
 
 /// Every table, in the order of a file: what the documentation lists.

@@ -8,13 +8,7 @@ use super::tree::{self, Entry, Node, Value};
 /// Lays `upper` over `lower`.
 pub(crate) fn merge(lower: &mut Node, upper: Node) {
     match (&mut lower.value, upper) {
-        (
-            Value::Map(below),
-            Node {
-                value: Value::Map(above),
-                ..
-            },
-        ) => {
+        (Value::Map(below), Node { value: Value::Map(above), .. }) => {
             for entry in above {
                 match below.iter_mut().find(|known| known.key == entry.key) {
                     Some(known) => {
@@ -46,23 +40,13 @@ pub(crate) fn set(assignment: &str, report: &Report) -> Option<Node> {
         false => path.split('.').collect(),
     };
     if keys.iter().any(|key| key.is_empty()) || keys.len() > tree::DEPTH_MAX / 2 {
-        report.add(Problem::error(
-            &place,
-            "the path has an empty part, or far too many",
-        ));
+        report.add(Problem::error(&place, "the path has an empty part, or far too many"));
         return None;
     }
     node.move_to(&place);
     for key in keys.into_iter().rev() {
-        let entry = Entry {
-            key: key.to_owned(),
-            place: place.clone(),
-            node,
-        };
-        node = Node {
-            place: place.clone(),
-            value: Value::Map(vec![entry]),
-        };
+        let entry = Entry { key: key.to_owned(), place: place.clone(), node };
+        node = Node { place: place.clone(), value: Value::Map(vec![entry]) };
     }
     Some(node)
 }
@@ -71,27 +55,14 @@ pub(crate) fn set(assignment: &str, report: &Report) -> Option<Node> {
 pub(crate) fn unfold(node: Node) -> Node {
     let place = node.place;
     let Value::Map(entries) = node.value else {
-        return Node {
-            place,
-            value: node.value,
-        };
+        return Node { place, value: node.value };
     };
-    let mut whole = Node {
-        place,
-        value: Value::Map(Vec::new()),
-    };
+    let mut whole = Node { place, value: Value::Map(Vec::new()) };
     for Entry { key, place, node } in entries {
         let mut inner = unfold(node);
         for part in key.rsplit("::") {
-            let entry = Entry {
-                key: part.to_owned(),
-                place: place.clone(),
-                node: inner,
-            };
-            inner = Node {
-                place: place.clone(),
-                value: Value::Map(vec![entry]),
-            };
+            let entry = Entry { key: part.to_owned(), place: place.clone(), node: inner };
+            inner = Node { place: place.clone(), value: Value::Map(vec![entry]) };
         }
         merge(&mut whole, inner);
     }

@@ -6,15 +6,8 @@ use super::tree::{self, Entry, Node, Value};
 const MASK: &str = "[REDACTED]";
 
 /// Keys whose values are secret, by a part of their name.
-const SECRET_PARTS: [&str; 7] = [
-    "password",
-    "token",
-    "secret",
-    "key_pem",
-    "authorization",
-    "api_key",
-    "apikey",
-];
+const SECRET_PARTS: [&str; 7] =
+    ["password", "token", "secret", "key_pem", "authorization", "api_key", "apikey"];
 
 /// Which values below a key are masked.
 #[derive(Clone, Copy, PartialEq)]
@@ -59,11 +52,7 @@ fn print_value(text: &mut String, node: &Node, indent: usize, hide: Hide) {
         Value::List(items) if items.is_empty() => text.push_str(" []\n"),
         Value::Map(entries) if entries.is_empty() => text.push_str(" {}\n"),
         Value::List(items) => {
-            let hide = if hide == Hide::Everything {
-                Hide::AllButNames
-            } else {
-                hide
-            };
+            let hide = if hide == Hide::Everything { Hide::AllButNames } else { hide };
             text.push('\n');
             for item in items {
                 text.push_str(&format!("{:indent$}  -", ""));
@@ -85,9 +74,7 @@ fn is_secret(key: &str) -> bool {
 /// Quotes where YAML, or the reader of a quoted text, would see something else.
 fn quoted(text: &str, plain: bool) -> String {
     let starts_safe = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "/.$_<".contains(c));
-    let safe = text
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "/._-+:$=<".contains(c));
+    let safe = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:$=<".contains(c));
     let typed = tree::means_null(text) || (!plain && !text.contains(|c: char| c.is_alphabetic()));
     if starts_safe && safe && !typed && !text.ends_with(':') && text != "..." {
         return text.to_owned();

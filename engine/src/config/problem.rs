@@ -18,11 +18,7 @@ pub struct Place {
 
 impl Place {
     pub(crate) fn whole(source: &Arc<str>) -> Place {
-        Place {
-            source: source.clone(),
-            line: 0,
-            column: 0,
-        }
+        Place { source: source.clone(), line: 0, column: 0 }
     }
 }
 
@@ -79,13 +75,7 @@ impl Problem {
             what.truncate(end);
             what.push_str(" ...");
         }
-        Problem {
-            severity,
-            place: place.clone(),
-            what,
-            why: None,
-            hint: None,
-        }
+        Problem { severity, place: place.clone(), what, why: None, hint: None }
     }
 }
 
@@ -124,9 +114,7 @@ impl Report {
         let mut problems = self.problems.into_inner();
         problems.sort_by(|a, b| a.place.cmp(&b.place));
         problems.dedup();
-        problems
-            .into_iter()
-            .partition(|problem| problem.severity == Severity::Error)
+        problems.into_iter().partition(|problem| problem.severity == Severity::Error)
     }
 }
 
@@ -152,9 +140,8 @@ fn edits(from: &str, to: &str) -> usize {
         let mut row = vec![i];
         for j in 1..=to.len() {
             let changed = usize::from(from[i - 1] != to[j - 1]);
-            let mut cost = (rows[i - 1][j] + 1)
-                .min(row[j - 1] + 1)
-                .min(rows[i - 1][j - 1] + changed);
+            let mut cost =
+                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + changed);
             if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
                 cost = cost.min(rows[i - 2][j - 2] + 1);
             }
@@ -180,11 +167,7 @@ mod tests {
 
     #[test]
     fn a_problem_reads_what_why_and_hint_with_labels_in_a_column() {
-        let place = Place {
-            source: "config.yaml".into(),
-            line: 12,
-            column: 7,
-        };
+        let place = Place { source: "config.yaml".into(), line: 12, column: 7 };
         let problem = Problem::error(&place, "unknown key \"endpont\"")
             .why("only known keys can be trusted to do something")
             .hint("did you mean \"endpoint\"?");

@@ -30,16 +30,8 @@ pub(crate) const BATCH: Table = Table {
             "A batch waits no longer for more. 0: each request \
             is a batch of its own.",
         ),
-        value(
-            "send_batch_max_size",
-            "items",
-            "0",
-            "Larger batches are split. 0: not by items.",
-        ),
-        ignored(
-            "metadata_cardinality_limit",
-            "it limits `metadata_keys`, which are not supported",
-        ),
+        value("send_batch_max_size", "items", "0", "Larger batches are split. 0: not by items."),
+        ignored("metadata_cardinality_limit", "it limits `metadata_keys`, which are not supported"),
         refused("metadata_keys", PARTITION),
     ],
 };
@@ -52,45 +44,24 @@ pub(crate) const QUEUE_BATCH: Table = Table {
         ignored("queue_size", QUEUE),
         ignored("sizer", QUEUE),
         ignored("block_on_overflow", "a full queue always pushes back"),
-        ignored(
-            "wait_for_result",
-            "set `engine.acks` or the exporters' `wait_for_result`",
-        ),
+        ignored("wait_for_result", "set `engine.acks` or the exporters' `wait_for_result`"),
         refused("storage", "a queue on disk is not supported yet: remove it"),
     ],
 };
 
-pub(crate) const QUEUE_BATCH_BATCH: Table = Table {
-    path: "processors.queue_batch[/name].batch",
-    keys: delivery::BATCH_KEYS,
-};
+pub(crate) const QUEUE_BATCH_BATCH: Table =
+    Table { path: "processors.queue_batch[/name].batch", keys: delivery::BATCH_KEYS };
 
 pub(crate) const MEMORY_LIMITER: Table = Table {
     path: "processors.memory_limiter[/name]",
     keys: &[
-        value(
-            "limit_mib",
-            "MiB",
-            "",
-            "Taken, but `engine.memory.budget_bytes` is what limits.",
-        ),
+        value("limit_mib", "MiB", "", "Taken, but `engine.memory.budget_bytes` is what limits."),
         value("limit_percentage", "percent", "", "The same."),
         value("spike_limit_mib", "MiB", "", "The same."),
         value("spike_limit_percentage", "percent", "", "The same."),
-        value(
-            "check_interval",
-            "duration",
-            "",
-            "The same: forebay counts at each request.",
-        ),
-        ignored(
-            "min_gc_interval_when_soft_limited",
-            "there is no garbage collector",
-        ),
-        ignored(
-            "min_gc_interval_when_hard_limited",
-            "there is no garbage collector",
-        ),
+        value("check_interval", "duration", "", "The same: forebay counts at each request."),
+        ignored("min_gc_interval_when_soft_limited", "there is no garbage collector"),
+        ignored("min_gc_interval_when_hard_limited", "there is no garbage collector"),
     ],
 };
 
@@ -105,13 +76,7 @@ pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Process
     let mut processors = Vec::new();
     for component in components {
         let open = |table| {
-            Section::open(
-                component.node,
-                component.place,
-                component.path.as_str(),
-                table,
-                report,
-            )
+            Section::open(component.node, component.place, component.path.as_str(), table, report)
         };
         let batch = match component.kind {
             "batch" => Some(batch(&open(&BATCH))),
@@ -144,10 +109,7 @@ fn batch(section: &Section<'_>) -> BatchWish {
 
 /// `batch: null` keeps the default here, because batching is what the processor is for.
 fn queue_batch(section: &Section<'_>) -> BatchWish {
-    delivery::batch(
-        &section.block("batch", &QUEUE_BATCH_BATCH),
-        delivery::Sizer::Items,
-    )
+    delivery::batch(&section.block("batch", &QUEUE_BATCH_BATCH), delivery::Sizer::Items)
 }
 
 fn memory_limiter(section: &Section<'_>) {

@@ -25,14 +25,8 @@ pub(crate) const OTLP: Table = Table {
 pub(crate) const PROTOCOLS: Table = Table {
     path: "receivers.otlp[/name].protocols",
     keys: &[
-        block(
-            "grpc",
-            "OTLP/gRPC. Absent: off; `grpc:` alone: on, with all defaults.",
-        ),
-        block(
-            "http",
-            "OTLP/HTTP, protobuf and JSON. Absent: off; `http:` alone: on.",
-        ),
+        block("grpc", "OTLP/gRPC. Absent: off; `grpc:` alone: on, with all defaults."),
+        block("http", "OTLP/HTTP, protobuf and JSON. Absent: off; `http:` alone: on."),
     ],
 };
 
@@ -59,14 +53,8 @@ pub(crate) const GRPC: Table = Table {
         ignored("write_buffer_size", RING_BUFFERS),
         refused("tls", TLS),
         refused("auth", AUTH),
-        refused(
-            "keepalive",
-            "remove it; `engine.limits.idle_timeout` ends idle connections",
-        ),
-        refused(
-            "max_concurrent_streams",
-            "set `engine.limits.connection_requests_max`",
-        ),
+        refused("keepalive", "remove it; `engine.limits.idle_timeout` ends idle connections"),
+        refused("max_concurrent_streams", "set `engine.limits.connection_requests_max`"),
         refused("middlewares", "remove it"),
     ],
 };
@@ -74,19 +62,9 @@ pub(crate) const GRPC: Table = Table {
 pub(crate) const HTTP: Table = Table {
     path: "receivers.otlp[/name].protocols.http",
     keys: &[
-        value(
-            "endpoint",
-            "host:port",
-            "localhost:4318",
-            "Where to listen, as for `grpc`.",
-        ),
+        value("endpoint", "host:port", "localhost:4318", "Where to listen, as for `grpc`."),
         value("traces_url_path", "path", "/v1/traces", "Path for traces."),
-        value(
-            "metrics_url_path",
-            "path",
-            "/v1/metrics",
-            "Path for metrics.",
-        ),
+        value("metrics_url_path", "path", "/v1/metrics", "Path for metrics."),
         value(
             "logs_url_path",
             "path",
@@ -111,21 +89,11 @@ pub(crate) const HTTP: Table = Table {
         ),
         only("transport", "tcp", ONLY_TCP),
         only("include_metadata", "false", NO_METADATA),
-        only(
-            "keep_alives_enabled",
-            "true",
-            "connections always stay open between requests",
-        ),
+        only("keep_alives_enabled", "true", "connections always stay open between requests"),
         refused("tls", TLS),
         refused("auth", AUTH),
-        refused(
-            "cors",
-            "browsers are not served yet: put a proxy in front that answers CORS",
-        ),
-        refused(
-            "response_headers",
-            "remove it, or add headers in a proxy in front",
-        ),
+        refused("cors", "browsers are not served yet: put a proxy in front that answers CORS"),
+        refused("response_headers", "remove it, or add headers in a proxy in front"),
         refused("read_timeout", TIMEOUTS),
         refused("read_header_timeout", TIMEOUTS),
         refused("write_timeout", TIMEOUTS),
@@ -135,15 +103,8 @@ pub(crate) const HTTP: Table = Table {
 };
 
 /// Names of encodings, in the order of the default list.
-const ENCODINGS: [&str; 7] = [
-    "gzip",
-    "zstd",
-    "zlib",
-    "snappy",
-    "deflate",
-    "lz4",
-    "x-snappy-framed",
-];
+const ENCODINGS: [&str; 7] =
+    ["gzip", "zstd", "zlib", "snappy", "deflate", "lz4", "x-snappy-framed"];
 
 /// The most one request may hold, whatever the configuration says: 1 GiB.
 const REQUEST_BYTES_MAX: u64 = 1 << 30;
@@ -169,13 +130,8 @@ pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Receive
 }
 
 fn otlp(component: &Component<'_>, index: usize, report: &Report) -> Receiver {
-    let section = Section::open(
-        component.node,
-        component.place,
-        component.path.as_str(),
-        &OTLP,
-        report,
-    );
+    let section =
+        Section::open(component.node, component.place, component.path.as_str(), &OTLP, report);
     let protocols = section.block("protocols", &PROTOCOLS);
     let new = |address, endpoint: String| Listener {
         // Far fewer than 65,536 receivers fit into a tree of the size taken.
@@ -190,10 +146,7 @@ fn otlp(component: &Component<'_>, index: usize, report: &Report) -> Receiver {
     if protocols.entry("grpc").is_some() {
         let section = protocols.block("grpc", &GRPC);
         let (address, endpoint) = listen(&section);
-        let listener = Listener {
-            grpc: Some(grpc(&section)),
-            ..new(address, endpoint)
-        };
+        let listener = Listener { grpc: Some(grpc(&section)), ..new(address, endpoint) };
         listeners.push((listener, section.place_of("endpoint").clone()));
     }
     if protocols.entry("http").is_some() {
@@ -205,10 +158,7 @@ fn otlp(component: &Component<'_>, index: usize, report: &Report) -> Receiver {
                 shared.http = http;
             }
             _ => {
-                let listener = Listener {
-                    http,
-                    ..new(address, endpoint)
-                };
+                let listener = Listener { http, ..new(address, endpoint) };
                 listeners.push((listener, section.place_of("endpoint").clone()));
             }
         }
@@ -219,11 +169,7 @@ fn otlp(component: &Component<'_>, index: usize, report: &Report) -> Receiver {
         on localhost:4317 and localhost:4318";
         report.add(Problem::error(component.place, what).hint(hint));
     }
-    Receiver {
-        name: component.id.to_owned(),
-        place: component.place.clone(),
-        listeners,
-    }
+    Receiver { name: component.id.to_owned(), place: component.place.clone(), listeners }
 }
 
 fn listen(section: &Section<'_>) -> (std::net::SocketAddr, String) {
@@ -233,9 +179,7 @@ fn listen(section: &Section<'_>) -> (std::net::SocketAddr, String) {
 
 fn grpc(section: &Section<'_>) -> Grpc {
     let mib = section.count("max_recv_msg_size_mib", 0..=REQUEST_BYTES_MAX / MIB);
-    Grpc {
-        request_bytes_max: bytes_or_default(mib * MIB),
-    }
+    Grpc { request_bytes_max: bytes_or_default(mib * MIB) }
 }
 
 fn http(section: &Section<'_>) -> Http {
@@ -266,9 +210,7 @@ fn paths(section: &Section<'_>) -> [String; 4] {
         if paths[..index].contains(path) {
             let what = format!("{} takes two signals on the path {path}", section.path);
             let hint = "give each signal a path of its own";
-            section
-                .report
-                .add(Problem::error(&section.place, what).hint(hint));
+            section.report.add(Problem::error(&section.place, what).hint(hint));
         }
     }
     paths
@@ -277,14 +219,9 @@ fn paths(section: &Section<'_>) -> [String; 4] {
 /// As in the Collector, a missing slash in front is added.
 fn path(text: &str) -> Result<String, String> {
     let path = format!("/{}", text.strip_prefix('/').unwrap_or(text));
-    match path
-        .bytes()
-        .all(|b| b.is_ascii_graphic() && !b"?#".contains(&b))
-    {
+    match path.bytes().all(|b| b.is_ascii_graphic() && !b"?#".contains(&b)) {
         true => Ok(path),
-        false => Err(format!(
-            "must be a URL path such as /v1/traces; this is \"{text}\""
-        )),
+        false => Err(format!("must be a URL path such as /v1/traces; this is \"{text}\"")),
     }
 }
 

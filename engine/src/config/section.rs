@@ -42,13 +42,7 @@ impl<'a> Section<'a> {
         report: &'a Report,
     ) -> Section<'a> {
         let (entries, place, path) = (node.entries(), place.clone(), path.into());
-        let section = Section {
-            path,
-            place,
-            report,
-            table,
-            entries,
-        };
+        let section = Section { path, place, report, table, entries };
         if !matches!(node.value, Value::Map(_) | Value::Null) {
             let what = format!("{} must be a map, not {}", section.subject(), node.form());
             report.add(Problem::error(&node.place, what));
@@ -60,13 +54,9 @@ impl<'a> Section<'a> {
     /// The map under `name`; without entries if it is absent.
     pub(crate) fn block(&self, name: &str, table: &'static Table) -> Section<'a> {
         match self.entry(name) {
-            Some(entry) => Section::open(
-                &entry.node,
-                &entry.place,
-                self.key_path(name),
-                table,
-                self.report,
-            ),
+            Some(entry) => {
+                Section::open(&entry.node, &entry.place, self.key_path(name), table, self.report)
+            }
             None => Section {
                 path: self.key_path(name),
                 place: self.place.clone(),
@@ -85,17 +75,12 @@ impl<'a> Section<'a> {
 
     /// The value of a declared key, unless it is absent or null.
     pub(crate) fn given(&self, name: &str) -> Option<&'a Node> {
-        self.entry(name)
-            .map(|entry| &entry.node)
-            .filter(|node| !node.is_null())
+        self.entry(name).map(|entry| &entry.node).filter(|node| !node.is_null())
     }
 
     /// Where `name` stands, or else the section.
     pub(crate) fn place_of(&self, name: &str) -> &Place {
-        self.entries
-            .iter()
-            .find(|entry| entry.key == name)
-            .map_or(&self.place, |e| &e.place)
+        self.entries.iter().find(|entry| entry.key == name).map_or(&self.place, |e| &e.place)
     }
 
     /// The map under `name` as components: `type` or `type/name` each.
@@ -107,19 +92,12 @@ impl<'a> Section<'a> {
             let what = format!("\"{name}\" must be a map, not {}", node.form());
             self.report.add(Problem::error(&node.place, what));
         }
-        let components: Vec<Component<'a>> = node
-            .entries()
-            .iter()
-            .map(|entry| component(name, entry))
-            .collect();
-        for component in components
-            .iter()
-            .filter(|component| !component.has_proper_id())
-        {
+        let components: Vec<Component<'a>> =
+            node.entries().iter().map(|entry| component(name, entry)).collect();
+        for component in components.iter().filter(|component| !component.has_proper_id()) {
             let what = format!("\"{}\" is no name for a component", component.id);
             let hint = "write type or type/name, such as otlp or otlp/edge";
-            self.report
-                .add(Problem::error(component.place, what).hint(hint));
+            self.report.add(Problem::error(component.place, what).hint(hint));
         }
         components
     }
@@ -158,11 +136,7 @@ impl<'a> Section<'a> {
         if let Some(node) = self.given(name) {
             let read = match &node.value {
                 Value::Scalar { text, .. } => reader(text),
-                _ => Err(format!(
-                    "must be a single value ({}), not {}",
-                    key.kind,
-                    node.form()
-                )),
+                _ => Err(format!("must be a single value ({}), not {}", key.kind, node.form())),
             };
             match read {
                 Ok(value) => return Some(value),
@@ -201,15 +175,12 @@ impl<'a> Section<'a> {
 
     /// A value whose declaration has a default.
     pub(crate) fn value<T>(&self, name: &str, reader: impl Fn(&str) -> Result<T, String>) -> T {
-        self.read(name, reader)
-            .expect("a key read as a value declares a default")
+        self.read(name, reader).expect("a key read as a value declares a default")
     }
 
     /// Reports what is wrong with `name`: `fault` goes on after the key.
     pub(crate) fn fault(&self, name: &str, fault: &str) {
-        let place = self
-            .given(name)
-            .map_or(self.place_of(name), |node| &node.place);
+        let place = self.given(name).map_or(self.place_of(name), |node| &node.place);
         let problem = Problem::error(place, format!("{} {fault}", self.key_path(name)));
         self.report.add(match self.declared(name).default {
             "" => problem,
@@ -238,12 +209,7 @@ impl<'a> Section<'a> {
 
     /// Judges one entry by its key alone.
     fn admit(&self, entry: &Entry) {
-        let known = || {
-            self.table
-                .keys
-                .iter()
-                .filter(|key| key.role != Role::Refused)
-        };
+        let known = || self.table.keys.iter().filter(|key| key.role != Role::Refused);
         let name = &entry.key;
         let Some(key) = self.table.keys.iter().find(|key| key.name == name) else {
             let what = format!("unknown key \"{name}\" in {}", self.subject());
@@ -264,20 +230,17 @@ impl<'a> Section<'a> {
             Role::Value | Role::Block => {}
             Role::Ignored => {
                 let what = format!("{path} has no effect in forebay");
-                self.report
-                    .add(Problem::warning(&entry.place, what).why(key.about));
+                self.report.add(Problem::warning(&entry.place, what).why(key.about));
             }
             Role::Refused => {
                 let what = format!("{path} is not supported");
-                self.report
-                    .add(Problem::error(&entry.place, what).hint(key.about));
+                self.report.add(Problem::error(&entry.place, what).hint(key.about));
             }
             Role::Only => match &entry.node.value {
                 Value::Scalar { text, .. } if text == key.default => {}
                 _ => {
                     let what = format!("{path} can only be {}", key.default);
-                    self.report
-                        .add(Problem::error(&entry.place, what).hint(key.about));
+                    self.report.add(Problem::error(&entry.place, what).hint(key.about));
                 }
             },
         }
@@ -287,11 +250,7 @@ impl<'a> Section<'a> {
 fn component<'a>(class: &str, entry: &'a Entry) -> Component<'a> {
     Component {
         id: &entry.key,
-        kind: entry
-            .key
-            .split('/')
-            .next()
-            .expect("split yields at least one part"),
+        kind: entry.key.split('/').next().expect("split yields at least one part"),
         place: &entry.place,
         node: &entry.node,
         path: format!("{class}.{}", entry.key),
@@ -301,11 +260,9 @@ fn component<'a>(class: &str, entry: &'a Entry) -> Component<'a> {
 fn in_range(number: u64, range: &RangeInclusive<u64>) -> Result<u64, String> {
     match range.contains(&number) {
         true => Ok(number),
-        false => Err(format!(
-            "must lie from {} to {}; this is {number}",
-            range.start(),
-            range.end()
-        )),
+        false => {
+            Err(format!("must lie from {} to {}; this is {number}", range.start(), range.end()))
+        }
     }
 }
 
@@ -325,10 +282,7 @@ impl Component<'_> {
 
     /// A type that forebay does not have.
     pub(crate) fn unknown(&self, class: &str, kinds: &[&str]) -> Problem {
-        let problem = Problem::error(
-            self.place,
-            format!("unknown {class} type \"{}\"", self.kind),
-        );
+        let problem = Problem::error(self.place, format!("unknown {class} type \"{}\"", self.kind));
         problem.hint(match nearest(self.kind, kinds.iter().copied()) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!(

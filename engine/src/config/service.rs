@@ -22,16 +22,10 @@ pub(crate) const HEALTH_CHECK: Table = Table {
             turns and a route is open, else 503.",
         ),
         only("path", "/", "the answer is at `/`"),
-        ignored(
-            "check_collector_pipeline",
-            "routes are always part of the answer",
-        ),
+        ignored("check_collector_pipeline", "routes are always part of the answer"),
         ignored("response_body", "the body says what is wrong"),
         refused("tls", "TLS is not supported yet: remove it"),
-        refused(
-            "auth",
-            "remove it; keep the address on localhost or in the pod",
-        ),
+        refused("auth", "remove it; keep the address on localhost or in the pod"),
         refused("cors", "remove it"),
     ],
 };
@@ -46,10 +40,7 @@ pub(crate) const SERVICE: Table = Table {
             "Which extensions run. `pprof` and `zpages` \
             are taken, and nothing runs for them.",
         ),
-        block(
-            "pipelines",
-            "By name: `<traces|metrics|logs|profiles>[/name]`. At least one.",
-        ),
+        block("pipelines", "By name: `<traces|metrics|logs|profiles>[/name]`. At least one."),
         block("telemetry", "What forebay says of itself."),
     ],
 };
@@ -60,10 +51,7 @@ pub(crate) const TELEMETRY: Table = Table {
         block("metrics", "Prometheus metrics."),
         block("logs", "Logs, on standard error."),
         ignored("traces", "forebay does not trace itself yet"),
-        ignored(
-            "resource",
-            "attributes of forebay's own telemetry are fixed",
-        ),
+        ignored("resource", "attributes of forebay's own telemetry are fixed"),
     ],
 };
 
@@ -84,10 +72,7 @@ pub(crate) const METRICS: Table = Table {
             "The Collector's old short form for one Prometheus \
             reader.",
         ),
-        block(
-            "readers",
-            "A list of one reader; absent: 127.0.0.1:8888; empty: no metrics.",
-        ),
+        block("readers", "A list of one reader; absent: 127.0.0.1:8888; empty: no metrics."),
         ignored("views", "each metric is shown as it is"),
     ],
 };
@@ -96,10 +81,7 @@ pub(crate) const READER: Table = Table {
     path: "service.telemetry.metrics.readers[]",
     keys: &[
         block("pull", "The only kind of reader."),
-        refused(
-            "periodic",
-            "pushing metrics is not supported yet: scrape a pull reader",
-        ),
+        refused("periodic", "pushing metrics is not supported yet: scrape a pull reader"),
     ],
 };
 
@@ -118,40 +100,18 @@ pub(crate) const PROMETHEUS: Table = Table {
     keys: &[
         value("host", "host", "127.0.0.1", "Where to answer."),
         value("port", "port", "8888", "The same; 0 is any free port."),
-        ignored(
-            "without_scope_info",
-            "names are those of a Collector's default reader",
-        ),
-        ignored(
-            "without_type_suffix",
-            "names are those of a Collector's default reader",
-        ),
-        ignored(
-            "without_units",
-            "names are those of a Collector's default reader",
-        ),
-        ignored(
-            "with_resource_constant_labels",
-            "there are no resource labels",
-        ),
+        ignored("without_scope_info", "names are those of a Collector's default reader"),
+        ignored("without_type_suffix", "names are those of a Collector's default reader"),
+        ignored("without_units", "names are those of a Collector's default reader"),
+        ignored("with_resource_constant_labels", "there are no resource labels"),
     ],
 };
 
 pub(crate) const LOGS: Table = Table {
     path: "service.telemetry.logs",
     keys: &[
-        value(
-            "level",
-            "debug, info, warn or error",
-            "info",
-            "The least that is logged.",
-        ),
-        value(
-            "encoding",
-            "console or json",
-            "console",
-            "The form of a line.",
-        ),
+        value("level", "debug, info, warn or error", "info", "The least that is logged."),
+        value("encoding", "console or json", "console", "The form of a line."),
         ignored("development", "there is one way to log"),
         ignored("disable_caller", "lines have no caller"),
         ignored("disable_stacktrace", "lines have no stack traces"),
@@ -221,12 +181,8 @@ pub(crate) fn telemetry(service: &Section<'_>) -> (Telemetry, Place) {
     let section = service.block("telemetry", &TELEMETRY);
     let metrics = section.block("metrics", &METRICS);
     let logs = section.block("logs", &LOGS);
-    const LEVELS: &[(&str, bool)] = &[
-        ("none", false),
-        ("basic", true),
-        ("normal", true),
-        ("detailed", true),
-    ];
+    const LEVELS: &[(&str, bool)] =
+        &[("none", false), ("basic", true), ("normal", true), ("detailed", true)];
     const FORMATS: &[(&str, LogFormat)] =
         &[("console", LogFormat::Console), ("json", LogFormat::Json)];
     let shown = metrics.value("level", values::choice(LEVELS));
@@ -247,10 +203,7 @@ fn without_readers(metrics: &Section<'_>) -> bool {
 /// The reader's address, or else the short form's, or else the default.
 fn metrics_address(metrics: &Section<'_>) -> (SocketAddr, Place) {
     let short = metrics.read("address", values::listen_address);
-    let none = Node {
-        place: metrics.place.clone(),
-        value: Value::Null,
-    };
+    let none = Node { place: metrics.place.clone(), value: Value::Null };
     let readers = match metrics.given("readers").map(|node| &node.value) {
         Some(Value::List(readers)) => readers.as_slice(),
         Some(_) => {
@@ -265,17 +218,11 @@ fn metrics_address(metrics: &Section<'_>) -> (SocketAddr, Place) {
     let path = metrics.key_path("readers[0]");
     let reader = readers.first().unwrap_or(&none);
     let reader = Section::open(reader, &reader.place, path, &READER, metrics.report);
-    let exporter = reader
-        .block("pull", &PULL)
-        .block("exporter", &PULL_EXPORTER);
+    let exporter = reader.block("pull", &PULL).block("exporter", &PULL_EXPORTER);
     let prometheus = exporter.block("prometheus", &PROMETHEUS);
     let port = prometheus.count("port", 0..=u16::MAX.into());
     let address = prometheus.value("host", |host| {
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.to_owned()
-        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         values::listen_address(&format!("{host}:{port}"))
     });
     match short {
@@ -289,8 +236,6 @@ fn log_level(text: &str) -> Result<String, String> {
     match text.to_ascii_lowercase().as_str() {
         level @ ("debug" | "info" | "warn" | "error") => Ok(level.to_owned()),
         "dpanic" | "panic" | "fatal" => Ok("error".to_owned()),
-        _ => Err(format!(
-            "must be one of debug, info, warn, error; this is \"{text}\""
-        )),
+        _ => Err(format!("must be one of debug, info, warn, error; this is \"{text}\"")),
     }
 }

@@ -32,10 +32,7 @@ fn environment(name: &str) -> Option<String> {
 }
 
 fn text(name: &str, text: &str) -> Source {
-    Source::Text {
-        name: name.to_owned(),
-        text: text.to_owned(),
-    }
+    Source::Text { name: name.to_owned(), text: text.to_owned() }
 }
 
 fn load_text(yaml: &str) -> Result<Loaded, Vec<Problem>> {
@@ -44,11 +41,7 @@ fn load_text(yaml: &str) -> Result<Loaded, Vec<Problem>> {
 
 /// `yaml` laid over [`AROUND`].
 fn load_over(yaml: &str) -> Result<Loaded, Vec<Problem>> {
-    load_in(
-        &environment,
-        &[text("around.yaml", AROUND), text("c.yaml", yaml)],
-        &[],
-    )
+    load_in(&environment, &[text("around.yaml", AROUND), text("c.yaml", yaml)], &[])
 }
 
 #[track_caller]

@@ -124,11 +124,7 @@ pub(crate) fn read(text: &str, source: &Arc<str>, report: &Report) -> Option<Nod
     };
     match builder.read(text) {
         Ok(()) => Some(builder.root.unwrap_or(Node {
-            place: Place {
-                source: source.clone(),
-                line: 1,
-                column: 1,
-            },
+            place: Place { source: source.clone(), line: 1, column: 1 },
             value: Value::Null,
         })),
         Err(problem) => {
@@ -158,11 +154,7 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    Map {
-        entries: Vec<Entry>,
-        known: HashMap<String, Place>,
-        key: Option<(String, Place)>,
-    },
+    Map { entries: Vec<Entry>, known: HashMap<String, Place>, key: Option<(String, Place)> },
 }
 
 type Stop = Box<Problem>;
@@ -172,11 +164,8 @@ impl Builder<'_> {
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
             let (event, span) = event.map_err(|fault| {
-                Problem::error(
-                    &self.place(fault.marker()),
-                    format!("no YAML: {}", fault.info()),
-                )
-                .hint("check the indentation and the quotes here and in the line before")
+                Problem::error(&self.place(fault.marker()), format!("no YAML: {}", fault.info()))
+                    .hint("check the indentation and the quotes here and in the line before")
             })?;
             let place = self.place(&span.start);
             self.take(event, place)?;
@@ -192,10 +181,7 @@ impl Builder<'_> {
                 let plain = style == ScalarStyle::Plain;
                 let value = match plain && means_null(&text) {
                     true => Value::Null,
-                    false => Value::Scalar {
-                        text: text.into_owned(),
-                        plain,
-                    },
+                    false => Value::Scalar { text: text.into_owned(), plain },
                 };
                 self.add(Node { place, value }, anchor)?;
             }
@@ -206,15 +192,7 @@ impl Builder<'_> {
             Event::MappingStart(anchor, tag) => {
                 self.refuse_tag(tag.as_ref().map(|tag| tag.to_string()), &place);
                 let (entries, known) = (Vec::new(), HashMap::new());
-                self.begin(
-                    place,
-                    anchor,
-                    Content::Map {
-                        entries,
-                        known,
-                        key: None,
-                    },
-                )?;
+                self.begin(place, anchor, Content::Map { entries, known, key: None })?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end()?,
             Event::Alias(anchor) => {
@@ -241,11 +219,7 @@ impl Builder<'_> {
         if self.open.len() >= DEPTH_MAX {
             return Err(too_deep(&place));
         }
-        self.open.push(Open {
-            place,
-            anchor,
-            content,
-        });
+        self.open.push(Open { place, anchor, content });
         Ok(())
     }
 
@@ -255,13 +229,7 @@ impl Builder<'_> {
             Content::List(items) => Value::List(items),
             Content::Map { entries, .. } => Value::Map(merge_keys(entries, self.report)),
         };
-        self.add(
-            Node {
-                place: open.place,
-                value,
-            },
-            open.anchor,
-        )
+        self.add(Node { place: open.place, value }, open.anchor)
     }
 
     /// Takes a node that the text has written out.
@@ -295,11 +263,7 @@ impl Builder<'_> {
         match self.open.last_mut().map(|open| &mut open.content) {
             None => self.root = Some(node),
             Some(Content::List(items)) => items.push(node),
-            Some(Content::Map {
-                entries,
-                known,
-                key,
-            }) => match key.take() {
+            Some(Content::Map { entries, known, key }) => match key.take() {
                 None => *key = Some(key_of(node)?),
                 Some((key, place)) => {
                     if let Some(first) = known.insert(key.clone(), place.clone()) {
@@ -319,17 +283,12 @@ impl Builder<'_> {
     fn refuse_tag(&self, tag: Option<String>, place: &Place) {
         if let Some(tag) = tag {
             let what = format!("YAML tags such as {tag} are not supported");
-            self.report
-                .add(Problem::error(place, what).hint("remove the tag; quote texts"));
+            self.report.add(Problem::error(place, what).hint("remove the tag; quote texts"));
         }
     }
 
     fn place(&self, marker: &Marker) -> Place {
-        Place {
-            source: self.source.clone(),
-            line: marker.line(),
-            column: marker.col() + 1,
-        }
+        Place { source: self.source.clone(), line: marker.line(), column: marker.col() + 1 }
     }
 
     fn whole(&self) -> Place {
@@ -360,11 +319,7 @@ fn merge_keys(entries: Vec<Entry>, report: &Report) -> Vec<Entry> {
                 continue;
             };
             let known: HashSet<String> = own.iter().map(|entry| entry.key.clone()).collect();
-            own.extend(
-                entries
-                    .into_iter()
-                    .filter(|entry| !known.contains(&entry.key)),
-            );
+            own.extend(entries.into_iter().filter(|entry| !known.contains(&entry.key)));
         }
     }
     own

@@ -18,14 +18,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         return Err(fault());
     }
     while !rest.is_empty() {
-        let number_end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or_else(fault)?;
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fault)?;
         let number: f64 = rest[..number_end].parse().map_err(|_| fault())?;
         rest = &rest[number_end..];
-        let unit_end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
+        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         nanos += number * unit_nanos(&rest[..unit_end]).ok_or_else(fault)?;
         rest = &rest[unit_end..];
     }
@@ -51,9 +47,7 @@ fn unit_nanos(unit: &str) -> Option<f64> {
 /// Bytes: `4000000`, `64MiB`, `1.5 GiB`, `500kB`.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let fault = || format!("must be a size such as 64MiB or 4000000; this is \"{text}\"");
-    let number_end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..number_end].parse().map_err(|_| fault())?;
     let factor: u64 = match text[number_end..].trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -74,8 +68,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 
 /// A whole number, not negative.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
-    text.parse()
-        .map_err(|_| format!("must be a whole number from 0; this is \"{text}\""))
+    text.parse().map_err(|_| format!("must be a whole number from 0; this is \"{text}\""))
 }
 
 pub(crate) fn flag(text: &str) -> Result<bool, String> {
@@ -103,18 +96,11 @@ pub(crate) fn choice<T: Copy>(
     options: &'static [(&'static str, T)],
 ) -> impl Fn(&str) -> Result<T, String> {
     move |text| {
-        options
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, value)| *value)
-            .ok_or_else(|| {
-                let words: Vec<&str> = options
-                    .iter()
-                    .map(|(word, _)| *word)
-                    .filter(|word| !word.is_empty())
-                    .collect();
-                format!("must be one of {}; this is \"{text}\"", words.join(", "))
-            })
+        options.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<&str> =
+                options.iter().map(|(word, _)| *word).filter(|word| !word.is_empty()).collect();
+            format!("must be one of {}; this is \"{text}\"", words.join(", "))
+        })
     }
 }
 
@@ -129,18 +115,12 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
         return Err(fault("has a scheme: leave it out"));
     }
     let (host, port) = text.rsplit_once(':').ok_or_else(|| fault("has no port"))?;
-    let port: u16 = port
-        .parse()
-        .map_err(|_| fault("has no port from 0 to 65535"))?;
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
+    let port: u16 = port.parse().map_err(|_| fault("has no port from 0 to 65535"))?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>() {
         return match address.is_ipv6() == bare.is_some() {
             true => Ok(SocketAddr::new(address, port)),
-            false => Err(fault(
-                "needs brackets around an IPv6 address, and only there",
-            )),
+            false => Err(fault("needs brackets around an IPv6 address, and only there")),
         };
     }
     match host {
@@ -154,25 +134,15 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
 
 /// Spares the resolver what can only be a mistyped address: `0.0.0.0.0`, `a b`.
 fn is_host_name(name: &str) -> bool {
-    let last = name
-        .trim_end_matches('.')
-        .rsplit('.')
-        .next()
-        .unwrap_or_default();
-    name.chars()
-        .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+    let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
         && last.contains(|c: char| c.is_ascii_alphabetic())
 }
 
 fn resolve(name: &str, port: u16) -> Result<SocketAddr, String> {
-    let found: Vec<SocketAddr> = (name, port)
-        .to_socket_addrs()
-        .map_err(|fault| fault.to_string())?
-        .collect();
-    let first = found
-        .iter()
-        .find(|address| address.is_ipv4())
-        .or(found.first());
+    let found: Vec<SocketAddr> =
+        (name, port).to_socket_addrs().map_err(|fault| fault.to_string())?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
     first.copied().ok_or_else(|| "it has no address".to_owned())
 }
 
@@ -192,18 +162,7 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for bad in [
-            "",
-            "30",
-            "s",
-            "-1s",
-            "1 s",
-            "1d",
-            "1s2",
-            "..s",
-            "999999999h",
-            "1e3s",
-        ] {
+        for bad in ["", "30", "s", "-1s", "1 s", "1d", "1s2", "..s", "999999999h", "1e3s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }
@@ -233,29 +192,16 @@ mod tests {
             (":4318", "0.0.0.0:4318"),
             ("[::1]:4317", "[::1]:4317"),
         ] {
-            assert_eq!(
-                listen_address(text).map(|a| a.to_string()),
-                Ok(address.to_owned())
-            );
+            assert_eq!(listen_address(text).map(|a| a.to_string()), Ok(address.to_owned()));
         }
-        for bad in [
-            "localhost",
-            "::1:4317",
-            "http://a:1",
-            "a:70000",
-            "unix:/a",
-            "/a",
-            "[1.2.3.4]:5",
-            "",
-        ] {
+        for bad in
+            ["localhost", "::1:4317", "http://a:1", "a:70000", "unix:/a", "/a", "[1.2.3.4]:5", ""]
+        {
             assert!(listen_address(bad).is_err(), "{bad}");
         }
         // Too long for any resolver to ask for.
         let name = format!("{}.invalid", "x".repeat(64));
         let unknown = listen_address(&format!("{name}:1")).expect_err("no such name can be");
-        assert!(
-            unknown.contains(&name) && unknown.contains("looked up"),
-            "{unknown}"
-        );
+        assert!(unknown.contains(&name) && unknown.contains("looked up"), "{unknown}");
     }
 }

@@ -3,7 +3,7 @@
 //! Neither ever holds a header's value or an item's content: what is logged is chosen where it is
 //! logged, and nothing there has such a thing at hand.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::SystemTime;
 
@@ -31,7 +31,7 @@ pub fn start(telemetry: &Telemetry) {
     drop(outcome);
 }
 
-/// `2026-01-31T12:00:00.123Z	info	msg	{"field": ...}`
+/// Tab-separated: time, level, message, and the fields as one JSON object.
 struct Console {
     color: bool,
 }
@@ -101,6 +101,15 @@ impl Fields {
         fields
     }
 
+    /// The event's own text comes first; a field that is called `message` as well, as in the
+    /// Collector's line about a partial success, is a field like any other.
+    fn put_text(&mut self, field: &Field, text: &str) {
+        match field.name() {
+            "message" if self.message.is_empty() => self.message.push_str(text),
+            _ => self.put(field, text.into()),
+        }
+    }
+
     fn put(&mut self, field: &Field, value: serde_json::Value) {
         self.others.insert(field.name().to_owned(), value);
     }
@@ -108,18 +117,12 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            let _ = write!(self.message, "{value:?}");
-        } else {
-            self.put(field, format!("{value:?}").into());
-        }
+        let text = format!("{value:?}");
+        self.put_text(field, &text);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "message" => self.message.push_str(value),
-            _ => self.put(field, value.into()),
-        }
+        self.put_text(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {

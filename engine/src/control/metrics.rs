@@ -11,8 +11,11 @@ use forebay_exporters::stats::Snapshot;
 use forebay_exporters::verdict::FailureKind;
 
 use super::{View, health};
-use crate::ledger::{RefuseReason, RequestEnd, Totals};
+use crate::ledger::{RefuseReason, RequestEnd, RouteTotal, Totals};
 use crate::shard::ShardStats;
+
+/// Name, kind and help of a family, and where its value stands in a row.
+type Column<Row> = (&'static str, &'static str, &'static str, fn(&Row) -> u64);
 
 /// The whole page, in the text format 0.0.4.
 pub fn render(view: &View) -> String {
@@ -33,13 +36,15 @@ fn doors(page: &mut Page, totals: &Totals) {
         let accepted = format!("otelcol_receiver_accepted_{items}");
         page.family(&accepted, "counter", "Items that were taken into a pipeline.");
         for door in rows() {
-            let labels = [("receiver", door.receiver.as_str()), ("transport", door.transport.name())];
+            let labels =
+                [("receiver", door.receiver.as_str()), ("transport", door.transport.name())];
             page.sample(&accepted, &labels, door.accepted_items);
         }
         let refused = format!("otelcol_receiver_refused_{items}");
         page.family(&refused, "counter", "Items that were refused; their clients were told so.");
         for door in rows() {
-            let labels = [("receiver", door.receiver.as_str()), ("transport", door.transport.name())];
+            let labels =
+                [("receiver", door.receiver.as_str()), ("transport", door.transport.name())];
             page.sample(&refused, &labels, door.refused_items.iter().sum::<u64>());
         }
     }
@@ -83,9 +88,12 @@ fn exporters(page: &mut Page, view: &View) {
     for signal in Signal::ALL {
         let items = signal.items_name();
         let index = signal.index();
-        each(&format!("otelcol_exporter_sent_{items}"), "counter", "Items that were delivered.", &|s| {
-            s.delivered_items_by_signal[index]
-        });
+        each(
+            &format!("otelcol_exporter_sent_{items}"),
+            "counter",
+            "Items that were delivered.",
+            &|s| s.delivered_items_by_signal[index],
+        );
         let failed = format!("otelcol_exporter_send_failed_{items}");
         each(&failed, "counter", "Items that were dropped after they were accepted.", &|s| {
             s.dropped_items_by_signal.iter().map(|by_signal| by_signal[index]).sum()
@@ -145,8 +153,10 @@ fn ledger(page: &mut Page, totals: &Totals) {
             page.sample(refused, &labels, count);
         }
     }
-    let columns: [(&str, &str, &str, fn(&crate::ledger::RouteTotal) -> u64); 3] = [
-        ("forebay_ledger_accepted_items", "counter", "Items that a route took.", |r| r.accepted_items),
+    let columns: [Column<RouteTotal>; 3] = [
+        ("forebay_ledger_accepted_items", "counter", "Items that a route took.", |r| {
+            r.accepted_items
+        }),
         ("forebay_ledger_delivered_items", "counter", "Items that arrived.", |r| r.delivered_items),
         ("forebay_ledger_in_flight_items", "gauge", "Items under way.", |r| r.in_flight_items),
     ];
@@ -172,7 +182,7 @@ fn ledger(page: &mut Page, totals: &Totals) {
 }
 
 fn cores(page: &mut Page, view: &View) {
-    let columns: [(&str, &str, &str, fn(&ShardStats) -> u64); 17] = [
+    let columns: [Column<ShardStats>; 17] = [
         ("turns", "counter", "Passes of the receiver's loop.", |s| s.turns.read()),
         ("connections", "gauge", "Open connections.", |s| s.connections.read()),
         ("connections_accepted", "counter", "Connections since the start.", |s| {

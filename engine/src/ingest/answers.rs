@@ -94,17 +94,17 @@ impl Problem {
     /// For what is neither: an HTTP status and a Status in JSON.
     pub fn plain(status: StatusCode, message: &str) -> Problem {
         let shape = Shape { transport: Transport::Http, form: Form::Json };
-        Problem { plain: true, ..Problem::new(shape, status, code::INVALID_ARGUMENT, message.into()) }
+        Problem {
+            plain: true,
+            ..Problem::new(shape, status, code::INVALID_ARGUMENT, message.into())
+        }
     }
 
     /// The bytes are not what they should be: INVALID_ARGUMENT, 400.
     pub fn invalid(shape: Shape, message: String) -> Problem {
         let bad_request = Some(message.clone());
         let status = StatusCode::BAD_REQUEST;
-        Problem {
-            bad_request,
-            ..Problem::new(shape, status, code::INVALID_ARGUMENT, message)
-        }
+        Problem { bad_request, ..Problem::new(shape, status, code::INVALID_ARGUMENT, message) }
     }
 
     /// RESOURCE_EXHAUSTED without RetryInfo, 413: never the same again.
@@ -171,9 +171,7 @@ impl Problem {
             }
         }
         if let Some((name, value)) = self.header {
-            answer
-                .headers
-                .push((HeaderName::from_static(name), HeaderValue::from_static(value)));
+            answer.headers.push((HeaderName::from_static(name), HeaderValue::from_static(value)));
         }
         answer
     }

@@ -102,10 +102,10 @@ fn grpc(
 ) -> Result<Route, Problem> {
     let problem = |code, message: String| Err(Problem::grpc(code, message));
     if head.method != Method::POST {
-        return problem(code::INTERNAL, format!("a gRPC call is a POST, not a {}", head.method));
+        return problem(code::INTERNAL, format!("a gRPC call is a POST, not a {}", method(head)));
     }
     if !matches!(content_type, "application/grpc" | "application/grpc+proto") {
-        return problem(code::INTERNAL, format!("{content_type} is not protobuf"));
+        return problem(code::INTERNAL, format!("{} is not protobuf", shown(content_type)));
     }
     let signal = GRPC_PATHS.iter().position(|path| *path == head.path);
     let Some(signal) = signal.map(|index| Signal::ALL[index]) else {
@@ -145,7 +145,7 @@ fn http_route(
         return Err(problem(StatusCode::NOT_FOUND, code::UNIMPLEMENTED, message));
     };
     if head.method != Method::POST {
-        let message = format!("{} takes POST, not {}", shown(&head.path), head.method);
+        let message = format!("{} takes POST, not {}", shown(&head.path), method(head));
         let status = StatusCode::METHOD_NOT_ALLOWED;
         let mut problem = problem(status, code::UNIMPLEMENTED, message);
         problem.header = Some(("allow", "POST"));
@@ -166,9 +166,11 @@ fn http_route(
     };
     let encoding = name.as_deref().filter(taken).and_then(Encoding::from_http);
     let Some(encoding) = encoding else {
-        let message = format!("Content-Encoding {} is not supported", shown(&name.unwrap_or_default()));
+        let message =
+            format!("Content-Encoding {} is not supported", shown(&name.unwrap_or_default()));
         let mut problem = problem(unsupported, code::INVALID_ARGUMENT, message);
-        problem.header = Some(("accept-encoding", "gzip, zstd, deflate, zlib, snappy, lz4, identity"));
+        problem.header =
+            Some(("accept-encoding", "gzip, zstd, deflate, zlib, snappy, lz4, identity"));
         return Err(problem);
     };
     Ok(Route { listener: head.listener, transport: Transport::Http, signal, form, encoding })
@@ -185,15 +187,17 @@ fn content_encoding(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(CONTENT_ENCODING).iter();
     match (values.next(), values.next()) {
         (None, _) => Some(String::new()),
-        (Some(value), None) => {
-            Some(value.to_str().unwrap_or("?").trim().to_ascii_lowercase())
-        }
+        (Some(value), None) => Some(value.to_str().unwrap_or("?").trim().to_ascii_lowercase()),
         _ => None,
     }
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+}
+
+fn method(head: &Head) -> &str {
+    shown(head.method.as_str())
 }
 
 /// A client's text, short enough for an answer.

@@ -42,8 +42,7 @@ impl Shard {
                     code: None,
                     message: "the process stopped before it was sent".to_owned(),
                 };
-                let settled =
-                    Settled { batch: batch.id, destination: destination as u16, outcome };
+                let settled = Settled { batch: batch.id, destination: destination as u16, outcome };
                 self.settle(&settled, now);
             }
         }
@@ -106,8 +105,10 @@ impl Shard {
         let answer = match failure {
             None => {
                 self.ingest.count(&route, RequestEnd::Ok);
-                let partial =
-                    PartialSuccess { rejected: rejected_items, message: remark.unwrap_or_default() };
+                let partial = PartialSuccess {
+                    rejected: rejected_items,
+                    message: remark.unwrap_or_default(),
+                };
                 success(route.shape(), route.signal, &partial)
             }
             Some(failure) if failure.retryable => {
@@ -138,8 +139,9 @@ impl Shard {
         let per_second = self.settled_bytes as f64 * 1e9 / elapsed as f64;
         let held = self.ingest.budget.taken_bytes() as f64;
         let seconds = if per_second > 0.0 { held / per_second } else { held.min(30.0) };
-        self.ingest.retry_delay =
-            Duration::from_secs_f64(seconds.clamp(RETRY_MIN.as_secs_f64(), RETRY_MAX.as_secs_f64()));
+        self.ingest.retry_delay = Duration::from_secs_f64(
+            seconds.clamp(RETRY_MIN.as_secs_f64(), RETRY_MAX.as_secs_f64()),
+        );
         (self.settled_bytes, self.rate_since) = (0, now);
     }
 }

@@ -21,10 +21,7 @@ pub(super) fn points(metric: &Value) -> usize {
 pub(super) fn metric(metric: &Value, style: Style, out: &mut String) {
     let (field, kind, data) = kind(metric).unwrap_or(("", "(no data)", &Value::Null));
     let unit = clean(string(metric, "unit"));
-    let described = columns(&[
-        style.bold(&clean(string(metric, "name"))),
-        nature(kind, data),
-    ]);
+    let described = columns(&[style.bold(&clean(string(metric, "name"))), nature(kind, data)]);
     let points = list(data, "dataPoints");
     if let [point] = points {
         let line = columns(&[described, value(field, point, &unit), about(point)]);
@@ -39,9 +36,7 @@ pub(super) fn metric(metric: &Value, style: Style, out: &mut String) {
 }
 
 fn kind(metric: &Value) -> Option<(&'static str, &'static str, &Value)> {
-    KINDS
-        .iter()
-        .find_map(|(field, name)| Some((*field, *name, metric.get(field)?)))
+    KINDS.iter().find_map(|(field, name)| Some((*field, *name, metric.get(field)?)))
 }
 
 /// `sum (delta, monotonic)`
@@ -55,11 +50,7 @@ fn nature(kind: &str, data: &Value) -> String {
     if data.get("isMonotonic").and_then(Value::as_bool) == Some(true) {
         nature.push("monotonic");
     }
-    if nature.is_empty() {
-        kind.to_owned()
-    } else {
-        format!("{kind} ({})", nature.join(", "))
-    }
+    if nature.is_empty() { kind.to_owned() } else { format!("{kind} ({})", nature.join(", ")) }
 }
 
 fn value(field: &str, point: &Value, unit: &str) -> String {
@@ -71,10 +62,8 @@ fn value(field: &str, point: &Value, unit: &str) -> String {
             format!("= {value} {unit}").trim_end().to_owned()
         }
         _ => {
-            let mut parts: Vec<String> = ["count", "sum", "min", "max"]
-                .iter()
-                .filter_map(|name| named(name))
-                .collect();
+            let mut parts: Vec<String> =
+                ["count", "sum", "min", "max"].iter().filter_map(|name| named(name)).collect();
             parts.extend(list(point, "quantileValues").iter().map(|at| {
                 let member = |name| at.get(name).map_or_else(|| "0".to_owned(), bare);
                 format!("q{}={}", member("quantile"), member("value"))

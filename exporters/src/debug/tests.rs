@@ -26,11 +26,7 @@ impl Screen {
 }
 
 fn settings(verbosity: Verbosity) -> Settings {
-    Settings {
-        verbosity,
-        sampling_initial: 2,
-        sampling_thereafter: 1,
-    }
+    Settings { verbosity, sampling_initial: 2, sampling_thereafter: 1 }
 }
 
 fn shown(verbosity: Verbosity, signal: Signal, items: u64, json: &str) -> String {
@@ -95,16 +91,10 @@ fn a_metric_shows_its_values_with_unit_and_attributes() {
     let text = shown(Verbosity::Normal, Signal::Metrics, 4, json);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "metrics  shop  4 data points");
-    assert_eq!(
-        lines[1],
-        "    requests  sum (cumulative, monotonic)  = 42 1  {route=/}"
-    );
+    assert_eq!(lines[1], "    requests  sum (cumulative, monotonic)  = 42 1  {route=/}");
     assert_eq!(lines[2], "    temperature  gauge");
     assert!(lines[3].starts_with("      = 21.5"), "{text}");
-    assert!(
-        lines[5].starts_with("    latency  histogram (delta)  count=3 sum=12.5"),
-        "{text}"
-    );
+    assert!(lines[5].starts_with("    latency  histogram (delta)  count=3 sum=12.5"), "{text}");
     assert!(lines[5].ends_with("(ms)"), "{text}");
 }
 
@@ -113,12 +103,7 @@ fn basic_is_one_line_a_batch_and_detailed_has_every_field() {
     let basic = shown(Verbosity::Basic, Signal::Traces, 1, TRACE);
     assert_eq!(basic, "traces: 1 span from 1 resource\n");
     let detailed = shown(Verbosity::Detailed, Signal::Traces, 1, TRACE);
-    for field in [
-        "\"parentSpanId\"",
-        "1544712660012345678",
-        "card declined",
-        "web-1",
-    ] {
+    for field in ["\"parentSpanId\"", "1544712660012345678", "card declined", "web-1"] {
         assert!(detailed.contains(field), "{field} is missing in {detailed}");
     }
 }
@@ -127,47 +112,23 @@ fn basic_is_one_line_a_batch_and_detailed_has_every_field() {
 fn bytes_that_are_no_request_are_named_and_not_shown() {
     let screen = Screen::default();
     let mut printer = Printer::new(settings(Verbosity::Normal), Box::new(screen.clone()));
-    printer
-        .show(
-            Signal::Logs,
-            5,
-            &[Bytes::from_static(b"\xff")],
-            Instant::now(),
-        )
-        .unwrap();
-    assert!(
-        screen
-            .text()
-            .starts_with("logs: 5 items that cannot be shown:"),
-        "{}",
-        screen.text()
-    );
+    printer.show(Signal::Logs, 5, &[Bytes::from_static(b"\xff")], Instant::now()).unwrap();
+    assert!(screen.text().starts_with("logs: 5 items that cannot be shown:"), "{}", screen.text());
 }
 
 #[test]
 fn the_first_batches_of_a_second_are_shown_then_every_nth() {
     let screen = Screen::default();
-    let sampled = Settings {
-        sampling_thereafter: 10,
-        ..settings(Verbosity::Basic)
-    };
+    let sampled = Settings { sampling_thereafter: 10, ..settings(Verbosity::Basic) };
     let mut printer = Printer::new(sampled, Box::new(screen.clone()));
     let start = Instant::now();
-    let chain = [json_to_proto(Signal::Traces, TRACE.as_bytes())
-        .unwrap()
-        .into()];
+    let chain = [json_to_proto(Signal::Traces, TRACE.as_bytes()).unwrap().into()];
     for _ in 0..25 {
         printer.show(Signal::Traces, 1, &chain, start).unwrap();
     }
     // 1, 2, then 12 and 22; each of the latter two says how many it stands for.
     assert_eq!(screen.text().matches("traces: 1 span").count(), 4);
     assert_eq!(screen.text().matches("(9 batches not shown").count(), 2);
-    printer
-        .show(Signal::Traces, 1, &chain, start + SAMPLING_WINDOW)
-        .unwrap();
-    assert!(
-        screen.text().contains("(3 batches not shown"),
-        "{}",
-        screen.text()
-    );
+    printer.show(Signal::Traces, 1, &chain, start + SAMPLING_WINDOW).unwrap();
+    assert!(screen.text().contains("(3 batches not shown"), "{}", screen.text());
 }

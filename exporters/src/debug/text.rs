@@ -37,10 +37,7 @@ impl Style {
 
 /// The elements of an array member, none if it is absent.
 pub(super) fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value
-        .get(name)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
+    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 pub(super) fn string<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -60,11 +57,7 @@ pub(super) fn attributes(list: &[Value], without: &str) -> String {
         .filter(|pair| string(pair, "key") != without)
         .map(|pair| format!("{}={}", clean(string(pair, "key")), any(pair.get("value"))))
         .collect();
-    if pairs.is_empty() {
-        String::new()
-    } else {
-        format!("{{{}}}", pairs.join(", "))
-    }
+    if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(", ")) }
 }
 
 pub(super) fn attribute(list: &[Value], key: &str) -> Option<String> {
@@ -74,9 +67,7 @@ pub(super) fn attribute(list: &[Value], key: &str) -> Option<String> {
 
 /// An `AnyValue` on one line.
 pub(super) fn any(value: Option<&Value>) -> String {
-    let Some((kind, value)) = value
-        .and_then(Value::as_object)
-        .and_then(|any| any.iter().next())
+    let Some((kind, value)) = value.and_then(Value::as_object).and_then(|any| any.iter().next())
     else {
         return "(empty)".to_owned();
     };
@@ -139,20 +130,13 @@ pub(super) fn duration(nanos: u64) -> String {
 
 /// `1 span`, `2 spans`.
 pub(super) fn count(count: u64, thing: &str) -> String {
-    if count == 1 {
-        format!("1 {thing}")
-    } else {
-        format!("{count} {thing}s")
-    }
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }
 
 /// What is there, two spaces apart.
 pub(super) fn columns(columns: &[String]) -> String {
-    let there: Vec<&str> = columns
-        .iter()
-        .map(String::as_str)
-        .filter(|column| !column.is_empty())
-        .collect();
+    let there: Vec<&str> =
+        columns.iter().map(String::as_str).filter(|column| !column.is_empty()).collect();
     there.join("  ")
 }
 

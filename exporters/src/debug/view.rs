@@ -24,11 +24,8 @@ pub(super) fn basic(signal: Signal, items: u64, request: &Value, style: Style, o
     let shape = shape(signal);
     let groups = list(request, shape.resources);
     let resources = count(groups.len() as u64, "resource");
-    let mut line = format!(
-        "{}: {} from {resources}",
-        style.bold(signal.name()),
-        count(items, shape.item)
-    );
+    let mut line =
+        format!("{}: {} from {resources}", style.bold(signal.name()), count(items, shape.item));
     if signal == Signal::Metrics {
         let scopes = groups.iter().flat_map(|group| list(group, shape.scopes));
         let metrics: usize = scopes.map(|scope| list(scope, shape.items).len()).sum();
@@ -43,11 +40,7 @@ pub(super) fn normal(signal: Signal, items: u64, request: &Value, style: Style, 
     let shape = shape(signal);
     let groups = list(request, shape.resources);
     if groups.is_empty() {
-        out.push_str(&format!(
-            "{}: {}\n",
-            style.bold(signal.name()),
-            count(items, shape.item)
-        ));
+        out.push_str(&format!("{}: {}\n", style.bold(signal.name()), count(items, shape.item)));
     }
     for group in groups {
         heading(signal, &shape, group, style, out);
@@ -92,19 +85,12 @@ fn shape(signal: Signal) -> Shape {
         Signal::Logs => ("resourceLogs", "scopeLogs", "logRecords", "log record"),
         Signal::Profiles => ("resourceProfiles", "scopeProfiles", "profiles", "profile"),
     };
-    Shape {
-        resources,
-        scopes,
-        items,
-        item,
-    }
+    Shape { resources, scopes, items, item }
 }
 
 /// `traces  checkout  2 spans  {host.name=web-1}`
 fn heading(signal: Signal, shape: &Shape, group: &Value, style: Style, out: &mut String) {
-    let items = list(group, shape.scopes)
-        .iter()
-        .flat_map(|scope| list(scope, shape.items));
+    let items = list(group, shape.scopes).iter().flat_map(|scope| list(scope, shape.items));
     let items: usize = match signal {
         Signal::Metrics => items.map(metrics::points).sum(),
         _ => items.count(),
@@ -126,9 +112,8 @@ fn span(span: &Value, style: Style, out: &mut String) {
     let start = number(span, "startTimeUnixNano").unwrap_or(0);
     let end = number(span, "endTimeUnixNano").unwrap_or(0);
     let kind = ["", "internal", "server", "client", "producer", "consumer"];
-    let kind = number(span, "kind")
-        .and_then(|kind| kind.try_into().ok())
-        .and_then(|k: usize| kind.get(k));
+    let kind =
+        number(span, "kind").and_then(|kind| kind.try_into().ok()).and_then(|k: usize| kind.get(k));
     let status = span.get("status").unwrap_or(&Value::Null);
     let message = clean(string(status, "message"));
     let status = match (number(status, "code"), message.is_empty()) {
@@ -157,19 +142,14 @@ fn span(span: &Value, style: Style, out: &mut String) {
         out.push_str(&format!("      event  {line}\n"));
     }
     for link in list(span, "links") {
-        let line = columns(&[
-            style.dim(&ids(link)),
-            attributes(list(link, "attributes"), ""),
-        ]);
+        let line = columns(&[style.dim(&ids(link)), attributes(list(link, "attributes"), "")]);
         out.push_str(&format!("      link   {line}\n"));
     }
 }
 
 fn log(record: &Value, style: Style, out: &mut String) {
     let time = number(record, "timeUnixNano").filter(|time| *time > 0);
-    let time = time
-        .or_else(|| number(record, "observedTimeUnixNano"))
-        .unwrap_or(0);
+    let time = time.or_else(|| number(record, "observedTimeUnixNano")).unwrap_or(0);
     let severity = number(record, "severityNumber").unwrap_or(0);
     let text = match string(record, "severityText") {
         "" => severity_name(severity).to_owned(),
@@ -177,16 +157,9 @@ fn log(record: &Value, style: Style, out: &mut String) {
     };
     let line = columns(&[
         style.dim(&time_of_day(time)),
-        if severity >= 17 {
-            style.red(&text)
-        } else {
-            text
-        },
+        if severity >= 17 { style.red(&text) } else { text },
         clean(string(record, "eventName")),
-        record
-            .get("body")
-            .map(|body| style.bold(&any(Some(body))))
-            .unwrap_or_default(),
+        record.get("body").map(|body| style.bold(&any(Some(body)))).unwrap_or_default(),
         attributes(list(record, "attributes"), ""),
         style.dim(&ids(record)),
     ]);
@@ -194,41 +167,26 @@ fn log(record: &Value, style: Style, out: &mut String) {
 }
 
 fn profile(profile: &Value, style: Style, out: &mut String) {
-    let samples = list(profile, "samples")
-        .len()
-        .max(list(profile, "sample").len());
+    let samples = list(profile, "samples").len().max(list(profile, "sample").len());
     let line = columns(&[
         style.dim(&time_of_day(number(profile, "timeUnixNano").unwrap_or(0))),
         style.bold(&clean(string(profile, "profileId"))),
         count(samples as u64, "sample"),
-        number(profile, "durationNano")
-            .map(duration)
-            .unwrap_or_default(),
+        number(profile, "durationNano").map(duration).unwrap_or_default(),
     ]);
     out.push_str(&format!("    {line}\n"));
 }
 
 fn ids(item: &Value) -> String {
-    let ids = [
-        ("trace", "traceId"),
-        ("span", "spanId"),
-        ("parent", "parentSpanId"),
-    ];
-    let there = ids
-        .iter()
-        .filter(|(_, field)| !string(item, field).is_empty());
-    let ids: Vec<_> = there
-        .map(|(name, field)| format!("{name}={}", string(item, field)))
-        .collect();
+    let ids = [("trace", "traceId"), ("span", "spanId"), ("parent", "parentSpanId")];
+    let there = ids.iter().filter(|(_, field)| !string(item, field).is_empty());
+    let ids: Vec<_> =
+        there.map(|(name, field)| format!("{name}={}", string(item, field))).collect();
     ids.join(" ")
 }
 
 fn named(name: &str) -> String {
-    if name.is_empty() {
-        "(no name)".to_owned()
-    } else {
-        clean(name)
-    }
+    if name.is_empty() { "(no name)".to_owned() } else { clean(name) }
 }
 
 /// The short names of the log data model, four numbers each.

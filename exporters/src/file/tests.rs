@@ -12,25 +12,14 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn writer(path: &Path, append: bool, rotation: Option<Rotation>) -> Writer {
-    let settings = Settings {
-        path: path.to_owned(),
-        append,
-        rotation,
-    };
-    Writer {
-        settings,
-        file: None,
-        bytes: 0,
-        opened_before: false,
-        line: Vec::new(),
-    }
+    let settings = Settings { path: path.to_owned(), append, rotation };
+    Writer { settings, file: None, bytes: 0, opened_before: false, line: Vec::new() }
 }
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -45,28 +34,19 @@ fn a_stamp_is_the_utc_time_of_known_moments() {
     assert_eq!(stamp(at(951_782_400)), "2000-02-29T00-00-00.000");
     assert_eq!(stamp(at(1_709_251_199)), "2024-02-29T23-59-59.000");
     assert_eq!(stamp(at(4_107_542_400)), "2100-03-01T00-00-00.000");
-    assert!(is_stamp(&stamp(
-        at(1_755_771_630) + Duration::from_millis(7)
-    )));
+    assert!(is_stamp(&stamp(at(1_755_771_630) + Duration::from_millis(7))));
 }
 
 #[test]
 fn a_full_file_is_moved_aside_and_the_newest_backups_stay() {
     let folder = folder("rotation");
-    let rotation = Rotation {
-        bytes_max: 10,
-        days_max: None,
-        backups_max: 2,
-    };
+    let rotation = Rotation { bytes_max: 10, days_max: None, backups_max: 2 };
     let mut writer = writer(&folder.join("out.json"), true, Some(rotation));
     for second in 0..5 {
         writer.append(b"12345678\n", at(second)).unwrap();
     }
-    let expected = [
-        "out-1970-01-01T00-00-03.000.json",
-        "out-1970-01-01T00-00-04.000.json",
-        "out.json",
-    ];
+    let expected =
+        ["out-1970-01-01T00-00-03.000.json", "out-1970-01-01T00-00-04.000.json", "out.json"];
     assert_eq!(names(&folder), expected);
     assert_eq!(fs::read(folder.join("out.json")).unwrap(), b"12345678\n");
     fs::remove_dir_all(folder).unwrap();
@@ -76,20 +56,12 @@ fn a_full_file_is_moved_aside_and_the_newest_backups_stay() {
 fn rotated_files_older_than_days_max_are_removed_and_strangers_stay() {
     let folder = folder("age");
     fs::write(folder.join("out-backup.json"), "mine").unwrap();
-    let rotation = Rotation {
-        bytes_max: 1,
-        days_max: Some(1),
-        backups_max: 0,
-    };
+    let rotation = Rotation { bytes_max: 1, days_max: Some(1), backups_max: 0 };
     let mut writer = writer(&folder.join("out.json"), true, Some(rotation));
     for day in [0, 1, 3] {
         writer.append(b"x\n", at(day * 86_400)).unwrap();
     }
-    let expected = [
-        "out-1970-01-04T00-00-00.000.json",
-        "out-backup.json",
-        "out.json",
-    ];
+    let expected = ["out-1970-01-04T00-00-00.000.json", "out-backup.json", "out.json"];
     assert_eq!(names(&folder), expected);
     fs::remove_dir_all(folder).unwrap();
 }
@@ -97,11 +69,7 @@ fn rotated_files_older_than_days_max_are_removed_and_strangers_stay() {
 #[test]
 fn rotations_in_one_millisecond_lose_nothing() {
     let folder = folder("burst");
-    let rotation = Rotation {
-        bytes_max: 1,
-        days_max: None,
-        backups_max: 0,
-    };
+    let rotation = Rotation { bytes_max: 1, days_max: None, backups_max: 0 };
     let mut writer = writer(&folder.join("out"), true, Some(rotation));
     for _ in 0..6 {
         writer.append(b"x\n", at(9)).unwrap();
@@ -147,11 +115,7 @@ fn a_full_disk_is_a_failure_that_is_tried_again() {
 #[test]
 fn two_seats_on_one_path_share_one_writer() {
     let folder = folder("shared");
-    let settings = Settings {
-        path: folder.join("out"),
-        append: true,
-        rotation: None,
-    };
+    let settings = Settings { path: folder.join("out"), append: true, rotation: None };
     let (one, two) = (Sink::shared(&settings), Sink::shared(&settings));
     assert!(Arc::ptr_eq(&one.0, &two.0));
     fs::remove_dir_all(folder).unwrap();

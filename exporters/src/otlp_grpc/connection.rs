@@ -1,7 +1,8 @@
 //! One HTTP/2 connection, kept: made when somebody wants it, made again when it ended.
 //!
-//! Always: whoever waits for the connection hears within the connect timeout, and between two
-//! failures lies a jittered, growing pause in which attempts fail at once with the last reason.
+//! Always: whoever waits for the connection hears within two connect timeouts, and between two
+//! failures lies a jittered, growing pause, in which attempts fail at once with the last reason
+//! from the second failure on.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -80,6 +81,10 @@ impl Slot {
         }
     }
 
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.get()
+    }
+
     pub(super) fn mark_answered(&self) {
         self.answered.set(true);
     }
@@ -152,10 +157,15 @@ pub(super) async fn keep(
                 }
             }
         };
-        slot.turn_into(State::Down(format!("{target}: {why}")));
+        // A first failure may be a moment's: who waits goes on waiting for the second try.
+        if pause > PAUSE_MIN {
+            slot.turn_into(State::Down(format!("{target}: {why}")));
+        } else {
+            slot.state.replace(State::Connecting);
+        }
         sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
         pause = pause.mul_f64(1.6).min(PAUSE_MAX);
-        slot.turn_into(State::Idle);
+        slot.state.replace(State::Idle);
     }
 }
 
@@ -164,9 +174,7 @@ async fn connect(
     turn: usize,
     timeout: Duration,
 ) -> Result<(SendRequest<Bytes>, Connection<Stream, Bytes>), String> {
-    let stream = dial(target, turn, timeout)
-        .await
-        .map_err(|error| error.to_string())?;
+    let stream = dial(target, turn, timeout).await.map_err(|error| error.to_string())?;
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
@@ -174,10 +182,7 @@ async fn connect(
         .initial_connection_window_size(WINDOW_BYTES)
         .max_header_list_size(64 << 10);
     // Sends the preface and the settings; whether the peer speaks HTTP/2 shows later.
-    builder
-        .handshake(stream)
-        .await
-        .map_err(|error| format!("no HTTP/2: {error}"))
+    builder.handshake(stream).await.map_err(|error| format!("no HTTP/2: {error}"))
 }
 
 /// Runs the connection to its end and says why it ended; `None` when it was retired, and then

@@ -16,10 +16,7 @@ pub(super) struct ChainBody {
 impl ChainBody {
     pub(super) fn new(chain: Vec<Bytes>) -> ChainBody {
         let bytes_left = chain.iter().map(|piece| piece.len() as u64).sum();
-        ChainBody {
-            rest: chain.into_iter(),
-            bytes_left,
-        }
+        ChainBody { rest: chain.into_iter(), bytes_left }
     }
 }
 

@@ -125,18 +125,9 @@ impl Pool {
         let (watched, idle_timeout) = (Rc::clone(&idle_since), self.idle_timeout);
         spawn(async move {
             // How it ended is told to whoever waits for an answer on it.
-            or(
-                async { drop(connection.await) },
-                long_idle(&watched, idle_timeout),
-            )
-            .await;
+            or(async { drop(connection.await) }, long_idle(&watched, idle_timeout)).await;
         });
-        Ok(Pooled {
-            sender,
-            reused: false,
-            target,
-            idle_since,
-        })
+        Ok(Pooled { sender, reused: false, target, idle_since })
     }
 }
 
@@ -150,9 +141,7 @@ async fn long_idle(idle_since: &Cell<Option<Instant>>, timeout: Duration) {
         std::future::pending::<()>().await;
     }
     loop {
-        let idle = idle_since
-            .get()
-            .map_or(Duration::ZERO, |since| since.elapsed());
+        let idle = idle_since.get().map_or(Duration::ZERO, |since| since.elapsed());
         match timeout.checked_sub(idle) {
             None | Some(Duration::ZERO) => return,
             Some(left) => sleep(left).await,

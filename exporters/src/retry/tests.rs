@@ -31,18 +31,12 @@ fn c5_waits_are_drawn_from_zero_to_an_interval_that_grows_to_its_maximum() {
         for (step, interval) in intervals.iter().enumerate() {
             let next = backoff.failed(&policy(), now, now, None, random.f64());
             let waited = wait(next).as_secs_f64();
-            assert!(
-                waited <= *interval,
-                "seed {seed}: step {step} waited {waited} s"
-            );
+            assert!(waited <= *interval, "seed {seed}: step {step} waited {waited} s");
             longest[step] = longest[step].max(waited);
         }
     }
     for (step, interval) in intervals.iter().enumerate() {
-        assert!(
-            longest[step] > 0.95 * interval,
-            "seed {seed}: step {step} has no full jitter"
-        );
+        assert!(longest[step] > 0.95 * interval, "seed {seed}: step {step} has no full jitter");
     }
 }
 
@@ -52,15 +46,8 @@ fn c5_the_delay_a_destination_names_is_waited_first_and_then_grown_from() {
     let mut backoff = Backoff::default();
     let asked = Duration::from_secs(12);
     for random in [0.0, 0.999] {
-        let waited = wait(
-            backoff
-                .clone()
-                .failed(&policy(), now, now, Some(asked), random),
-        );
-        assert!(
-            waited >= asked && waited <= asked.mul_f64(1.1),
-            "{waited:?}"
-        );
+        let waited = wait(backoff.clone().failed(&policy(), now, now, Some(asked), random));
+        assert!(waited >= asked && waited <= asked.mul_f64(1.1), "{waited:?}");
     }
     backoff.failed(&policy(), now, now, Some(asked), 0.0);
     let grown = wait(backoff.failed(&policy(), now, now, None, 1.0));
@@ -88,26 +75,14 @@ fn c5_without_a_limit_a_batch_is_never_given_up() {
 #[test]
 fn c5_a_batch_is_given_up_before_a_wait_would_pass_the_limit() {
     let limit = Duration::from_secs(300);
-    let policy = Retry {
-        max_elapsed_time: Some(limit),
-        ..policy()
-    };
+    let policy = Retry { max_elapsed_time: Some(limit), ..policy() };
     let began = Instant::now();
     let mut backoff = Backoff::default();
     let fits = backoff.failed(&policy, began, began + Duration::from_secs(299), None, 0.1);
     assert_eq!(fits, Next::Wait(Duration::from_millis(500)));
     let late = began + Duration::from_secs(299);
-    assert_eq!(
-        backoff.failed(&policy, began, late, None, 0.9),
-        Next::GiveUp
-    );
-    let switched_off = Retry {
-        enabled: false,
-        ..policy
-    };
+    assert_eq!(backoff.failed(&policy, began, late, None, 0.9), Next::GiveUp);
+    let switched_off = Retry { enabled: false, ..policy };
     let now = Instant::now();
-    assert_eq!(
-        Backoff::default().failed(&switched_off, now, now, None, 0.0),
-        Next::GiveUp
-    );
+    assert_eq!(Backoff::default().failed(&switched_off, now, now, None, 0.0), Next::GiveUp);
 }

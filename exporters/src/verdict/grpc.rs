@@ -34,20 +34,13 @@ pub fn of_grpc(
     let Some(code) = text(ending, "grpc-status").and_then(|code| code.parse::<u32>().ok()) else {
         return garbage("the answer ended without a grpc-status".to_owned());
     };
-    if code == 0 {
-        of_message(headers, body, decompressor)
-    } else {
-        of_code(code, ending)
-    }
+    if code == 0 { of_message(headers, body, decompressor) } else { of_code(code, ending) }
 }
 
 /// A stream that was reset before its answer was complete. REFUSED_STREAM and a going-away server
 /// were not processed, the others may have been: both are sent again (OTLP accepts duplicates).
 pub fn of_grpc_reset(why: impl std::fmt::Display) -> Verdict {
-    again(
-        FailureKind::Disconnected,
-        format!("the request ended without an answer: {why}"),
-    )
+    again(FailureKind::Disconnected, format!("the request ended without an answer: {why}"))
 }
 
 fn of_message(headers: &HeaderMap, body: &[u8], decompressor: &mut Decompressor) -> Verdict {
@@ -105,12 +98,7 @@ fn of_code(code: u32, ending: &HeaderMap) -> Verdict {
         true => name(code).to_owned(),
         false => format!("{}: {message}", name(code)),
     };
-    Verdict::Failed(Failure {
-        kind,
-        code: Some(code),
-        message,
-        remedy,
-    })
+    Verdict::Failed(Failure { kind, code: Some(code), message, remedy })
 }
 
 /// The gRPC specification's "HTTP to gRPC Status Code Mapping", for a peer that speaks no gRPC.
@@ -123,15 +111,8 @@ fn of_plain_http(status: StatusCode, headers: &HeaderMap, content_type: &str) ->
     }
     let code = match status.as_u16() {
         200 => {
-            let kind = if content_type.is_empty() {
-                "no content type"
-            } else {
-                content_type
-            };
-            return garbage(format!(
-                "answered with {}; is this a gRPC endpoint?",
-                clip(kind)
-            ));
+            let kind = if content_type.is_empty() { "no content type" } else { content_type };
+            return garbage(format!("answered with {}; is this a gRPC endpoint?", clip(kind)));
         }
         400 => code::INTERNAL,
         401 => code::UNAUTHENTICATED,
@@ -145,12 +126,7 @@ fn of_plain_http(status: StatusCode, headers: &HeaderMap, content_type: &str) ->
         code::UNAVAILABLE => (FailureKind::Unavailable, Remedy::Retry { delay: None }),
         _ => (FailureKind::Refused, Remedy::Drop),
     };
-    Verdict::Failed(Failure {
-        kind,
-        code: Some(code),
-        message,
-        remedy,
-    })
+    Verdict::Failed(Failure { kind, code: Some(code), message, remedy })
 }
 
 fn name(code: u32) -> &'static str {
@@ -180,9 +156,7 @@ fn decode_percent(text: &str) -> String {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let escape = text
-            .get(at + 1..at + 3)
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let escape = text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match (bytes[at], escape) {
             (b'%', Some(byte)) => {
                 decoded.push(byte);
@@ -227,18 +201,9 @@ mod tests {
 
     #[test]
     fn base64_is_read_padded_and_unpadded() {
-        for (text, bytes) in [
-            ("", ""),
-            ("Zg", "f"),
-            ("Zg==", "f"),
-            ("Zm8=", "fo"),
-            ("Zm9v", "foo"),
-        ] {
-            assert_eq!(
-                decode_base64(text.as_bytes()).as_deref(),
-                Some(bytes.as_bytes()),
-                "{text}"
-            );
+        for (text, bytes) in [("", ""), ("Zg", "f"), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo")]
+        {
+            assert_eq!(decode_base64(text.as_bytes()).as_deref(), Some(bytes.as_bytes()), "{text}");
         }
         assert_eq!(decode_base64(b"Z"), None);
         assert_eq!(decode_base64(b"Zm9*"), None);

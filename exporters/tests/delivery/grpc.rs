@@ -37,73 +37,41 @@ fn with_retry_info(code: Code, delay: Duration) -> Status {
 #[test]
 fn a_batch_arrives_whole_with_its_headers_and_settles_as_delivered() {
     let peer = GrpcPeer::start(|_, _| Answer::Ok);
-    let settings = OtlpGrpc {
-        headers: http_headers(&[("x-tenant", "a")]),
-        ..grpc_to(peer.address)
-    };
+    let settings =
+        OtlpGrpc { headers: http_headers(&[("x-tenant", "a")]), ..grpc_to(peer.address) };
     let rig = rig(settings);
     rig.offer(0, batch(1, &["one", "two", "three"]));
     assert_eq!(rig.ends(1)[&(0, 1)], delivered());
     let stats = rig.finish().remove(0);
-    assert_eq!(
-        (
-            stats.delivered_items,
-            stats.delivered_batches,
-            stats.attempts
-        ),
-        (3, 1, 1)
-    );
+    assert_eq!((stats.delivered_items, stats.delivered_batches, stats.attempts), (3, 1, 1));
     let got = peer.take().remove(0);
     assert_eq!(got.names, ["one", "two", "three"]);
     assert_eq!(got.metadata.get("x-tenant").unwrap(), "a");
     assert_eq!(got.metadata.get("grpc-timeout").unwrap(), "20000m");
     let agent = got.metadata.get("user-agent").unwrap().to_str().unwrap();
-    assert!(
-        agent.starts_with("forebay/") && agent.contains("(linux/"),
-        "{agent}"
-    );
+    assert!(agent.starts_with("forebay/") && agent.contains("(linux/"), "{agent}");
 }
 
 #[test]
 fn every_compression_of_grpc_is_read_by_its_peer_and_its_answers_by_us() {
     for algorithm in [Algorithm::Gzip, Algorithm::Zstd, Algorithm::Deflate] {
-        let partial = || Answer::Partial {
-            rejected: 0,
-            message: "slow down ".repeat(50),
-        };
+        let partial = || Answer::Partial { rejected: 0, message: "slow down ".repeat(50) };
         let peer = GrpcPeer::start(move |_, _| partial());
-        let compression = Compression {
-            algorithm,
-            level: None,
-        };
-        let rig = rig(OtlpGrpc {
-            compression,
-            ..grpc_to(peer.address)
-        });
+        let compression = Compression { algorithm, level: None };
+        let rig = rig(OtlpGrpc { compression, ..grpc_to(peer.address) });
         let long = "a name that compresses ".repeat(500);
         rig.offer(0, batch(1, &[&long, "two"]));
         assert_eq!(rig.ends(1)[&(0, 1)], delivered(), "{algorithm:?}");
         let stats = rig.finish().remove(0);
-        assert!(
-            stats.sent_bytes < 2000,
-            "{algorithm:?}: {} bytes sent",
-            stats.sent_bytes
-        );
-        assert_eq!(
-            peer.take()[0].names,
-            [long, "two".to_owned()],
-            "{algorithm:?}"
-        );
+        assert!(stats.sent_bytes < 2000, "{algorithm:?}: {} bytes sent", stats.sent_bytes);
+        assert_eq!(peer.take()[0].names, [long, "two".to_owned()], "{algorithm:?}");
     }
 }
 
 #[test]
 fn c1_a_batch_over_the_limit_is_cut_and_an_item_over_it_is_dropped() {
     let peer = GrpcPeer::start(|_, _| Answer::Ok);
-    let rig = rig(OtlpGrpc {
-        request_bytes_max: 1000,
-        ..grpc_to(peer.address)
-    });
+    let rig = rig(OtlpGrpc { request_bytes_max: 1000, ..grpc_to(peer.address) });
     let middle = "m".repeat(600);
     let large = "l".repeat(2000);
     rig.offer(0, batch(1, &[&middle, &middle, &large, &middle]));
@@ -120,16 +88,10 @@ fn c1_a_batch_over_the_limit_is_cut_and_an_item_over_it_is_dropped() {
 #[test]
 fn c2_an_answer_over_4_mib_is_permanent() {
     let text = "x".repeat(5 << 20);
-    let peer = GrpcPeer::start(move |_, _| Answer::Partial {
-        rejected: 0,
-        message: text.clone(),
-    });
+    let peer = GrpcPeer::start(move |_, _| Answer::Partial { rejected: 0, message: text.clone() });
     let rig = rig(grpc_to(peer.address));
     rig.offer(0, batch(1, &["one"]));
-    assert_eq!(
-        drop_reason(&rig.ends(1)[&(0, 1)]),
-        Some(DropReason::Refused)
-    );
+    assert_eq!(drop_reason(&rig.ends(1)[&(0, 1)]), Some(DropReason::Refused));
     rig.finish();
     assert_eq!(peer.count(), 1);
 }
@@ -159,10 +121,9 @@ fn c3_retryable_codes_are_sent_again_until_taken() {
 #[test]
 fn c3_resource_exhausted_with_retry_info_is_sent_again_and_without_is_halved_once() {
     let peer = GrpcPeer::start(|_, names| match names {
-        [one] if one == "patient" => Answer::Fail(with_retry_info(
-            Code::ResourceExhausted,
-            Duration::from_millis(10),
-        )),
+        [one] if one == "patient" => {
+            Answer::Fail(with_retry_info(Code::ResourceExhausted, Duration::from_millis(10)))
+        }
         names if names.len() > 2 => Answer::Fail(Status::resource_exhausted("too large")),
         _ => Answer::Ok,
     });
@@ -173,15 +134,10 @@ fn c3_resource_exhausted_with_retry_info_is_sent_again_and_without_is_halved_onc
     let ends = rig.ends(2);
     assert_eq!(ends[&(0, 1)], delivered());
     assert_eq!(drop_reason(&ends[&(0, 2)]), Some(DropReason::Refused));
-    until("several attempts of the patient batch", || {
-        peer.count() > 10
-    });
+    until("several attempts of the patient batch", || peer.count() > 10);
     let (stats, ends) = rig.abandon();
     assert_eq!(drop_reason(&ends[0].outcome), Some(DropReason::Shutdown));
-    assert_eq!(
-        (stats[0].delivered_items, stats[0].dropped_items[0]),
-        (4, 6)
-    );
+    assert_eq!((stats[0].delivered_items, stats[0].dropped_items[0]), (4, 6));
 }
 
 #[test]
@@ -201,16 +157,11 @@ fn c5_retry_info_is_waited_first() {
 
 #[test]
 fn c6_a_partial_success_is_never_retried_and_its_rejects_are_counted() {
-    let peer = GrpcPeer::start(|_, _| Answer::Partial {
-        rejected: 2,
-        message: "too old".to_owned(),
-    });
+    let peer =
+        GrpcPeer::start(|_, _| Answer::Partial { rejected: 2, message: "too old".to_owned() });
     let rig = rig(grpc_to(peer.address));
     rig.offer(0, batch(1, &["one", "two", "three"]));
-    assert_eq!(
-        rig.ends(1)[&(0, 1)],
-        Outcome::Delivered { rejected_items: 2 }
-    );
+    assert_eq!(rig.ends(1)[&(0, 1)], Outcome::Delivered { rejected_items: 2 });
     let stats = rig.finish().remove(0);
     assert_eq!(stats.delivered_items, 1);
     assert_eq!(stats.dropped_items[DropReason::PartialSuccess.index()], 2);
@@ -223,20 +174,10 @@ fn c8_a_permanent_code_drops_the_batch_and_counts_its_items() {
     let rig = rig(grpc_to(peer.address));
     rig.offer(0, batch(1, &["one", "two"]));
     let ends = rig.ends(1);
-    let Outcome::Dropped {
-        reason,
-        code,
-        message,
-    } = &ends[&(0, 1)]
-    else {
-        panic!("{ends:?}")
-    };
+    let Outcome::Dropped { reason, code, message } = &ends[&(0, 1)] else { panic!("{ends:?}") };
     assert_eq!((*reason, *code), (DropReason::Refused, Some(3)));
     assert_eq!(message, "INVALID_ARGUMENT: no such field");
-    assert_eq!(
-        rig.finish()[0].dropped_items[DropReason::Refused.index()],
-        2
-    );
+    assert_eq!(rig.finish()[0].dropped_items[DropReason::Refused.index()], 2);
     assert_eq!(peer.count(), 1);
 }
 
@@ -244,15 +185,9 @@ fn c8_a_permanent_code_drops_the_batch_and_counts_its_items() {
 fn c10_as_many_requests_are_in_flight_as_there_are_consumers() {
     let barrier = Arc::new(Barrier::new(6));
     let peer = GrpcPeer::start(move |_, _| Answer::Meet(Arc::clone(&barrier)));
-    let settings = OtlpGrpc {
-        connections: 2,
-        ..grpc_to(peer.address)
-    };
+    let settings = OtlpGrpc { connections: 2, ..grpc_to(peer.address) };
     let mut destination = destination(Kind::OtlpGrpc(settings));
-    destination.queue = Queue {
-        consumers: 6,
-        batches_max: 100,
-    };
+    destination.queue = Queue { consumers: 6, batches_max: 100 };
     let rig = Rig::new(vec![destination]);
     // None of them is answered unless all six are there together.
     for seq in 0..12 {
@@ -265,40 +200,29 @@ fn c10_as_many_requests_are_in_flight_as_there_are_consumers() {
 #[test]
 fn a_peer_that_never_answers_costs_a_timeout_and_the_batch_is_sent_again() {
     let peer = GrpcPeer::start(|count, _| if count < 2 { Answer::Hang } else { Answer::Ok });
-    let settings = OtlpGrpc {
-        timeout: Duration::from_millis(200),
-        ..grpc_to(peer.address)
-    };
+    let settings = OtlpGrpc { timeout: Duration::from_millis(200), ..grpc_to(peer.address) };
     let rig = rig(settings);
     rig.offer(0, batch(1, &["one"]));
     assert_eq!(rig.ends(1)[&(0, 1)], delivered());
-    assert_eq!(
-        rig.finish()[0].failed_attempts[FailureKind::Timeout.index()],
-        2
-    );
+    // The server knows the deadline too, and sometimes is the first to say that it passed.
+    let failed = rig.finish()[0].failed_attempts;
+    let timeouts = failed[FailureKind::Timeout.index()];
+    let said = failed[FailureKind::Unavailable.index()];
+    assert_eq!(timeouts + said, 2, "{failed:?}");
 }
 
 #[test]
 fn retries_that_are_switched_off_or_used_up_drop_the_batch_by_name() {
     let peer = GrpcPeer::start(|_, _| Answer::Fail(Status::unavailable("never")));
     for retry in [
-        Retry {
-            enabled: false,
-            ..soon()
-        },
-        Retry {
-            max_elapsed_time: Some(Duration::from_millis(30)),
-            ..soon()
-        },
+        Retry { enabled: false, ..soon() },
+        Retry { max_elapsed_time: Some(Duration::from_millis(30)), ..soon() },
     ] {
         let mut destination = destination(Kind::OtlpGrpc(grpc_to(peer.address)));
         destination.retry = retry;
         let rig = Rig::new(vec![destination]);
         rig.offer(0, batch(1, &["one"]));
-        assert_eq!(
-            drop_reason(&rig.ends(1)[&(0, 1)]),
-            Some(DropReason::RetriesExhausted)
-        );
+        assert_eq!(drop_reason(&rig.ends(1)[&(0, 1)]), Some(DropReason::RetriesExhausted));
         rig.finish();
     }
 }
@@ -306,18 +230,13 @@ fn retries_that_are_switched_off_or_used_up_drop_the_batch_by_name() {
 #[test]
 fn a_destination_that_is_down_at_first_gets_everything_once_it_is_up() {
     // An address of its own, so that nobody else on this host takes the port meanwhile.
-    let address = TcpListener::bind("127.44.3.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let address = TcpListener::bind("127.44.3.1:0").unwrap().local_addr().unwrap();
     let rig = rig(grpc_to(address));
     for seq in 0..20 {
         rig.offer(0, batch(seq, &[&format!("span {seq}")]));
     }
     let connect = FailureKind::Connect.index();
-    until("a failed attempt per batch", || {
-        rig.snapshot(0).failed_attempts[connect] >= 20
-    });
+    until("a failed attempt per batch", || rig.snapshot(0).failed_attempts[connect] >= 20);
     let peer = GrpcPeer::start_on(address, |_, _| Answer::Ok);
     assert!(rig.ends(20).values().all(|outcome| *outcome == delivered()));
     rig.finish();
@@ -393,11 +312,7 @@ fn connections_that_a_server_retires_are_replaced_without_a_failed_attempt() {
         seq += 1;
     }
     let stats = rig.finish().remove(0);
-    assert_eq!(
-        stats.failed_attempts.iter().sum::<u64>(),
-        0,
-        "{seq} batches: {stats:?}"
-    );
+    assert_eq!(stats.failed_attempts.iter().sum::<u64>(), 0, "{seq} batches: {stats:?}");
 }
 
 #[test]
@@ -418,16 +333,10 @@ fn an_unanswered_keepalive_ping_ends_the_connection_before_the_timeout_does() {
     };
     // The timeout is longer than the test's patience.
     let timeout = Duration::from_secs(600);
-    let rig = rig(OtlpGrpc {
-        keepalive,
-        timeout,
-        ..grpc_to(address)
-    });
+    let rig = rig(OtlpGrpc { keepalive, timeout, ..grpc_to(address) });
     rig.offer(0, batch(1, &["one"]));
     let disconnected = FailureKind::Disconnected.index();
-    until("a broken connection", || {
-        rig.snapshot(0).failed_attempts[disconnected] > 0
-    });
+    until("a broken connection", || rig.snapshot(0).failed_attempts[disconnected] > 0);
     rig.abandon();
 }
 
@@ -442,8 +351,5 @@ fn a_batch_of_many_mebibytes_passes_every_window() {
     assert!(rig.ends(2).values().all(|outcome| *outcome == delivered()));
     rig.finish();
     let got = peer.take();
-    assert!(
-        got.iter().all(|got| got.names == names),
-        "what arrived is not what was sent"
-    );
+    assert!(got.iter().all(|got| got.names == names), "what arrived is not what was sent");
 }

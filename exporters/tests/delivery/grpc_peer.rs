@@ -76,19 +76,12 @@ impl GrpcPeer {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let got = Arc::new(Mutex::new(Vec::new()));
-        let service = Service {
-            script: Box::new(script),
-            got: Arc::clone(&got),
-        };
+        let service = Service { script: Box::new(script), got: Arc::clone(&got) };
         let mut service = TraceServiceServer::new(service).max_decoding_message_size(64 << 20);
-        for encoding in [
-            CompressionEncoding::Gzip,
-            CompressionEncoding::Zstd,
-            CompressionEncoding::Deflate,
-        ] {
-            service = service
-                .accept_compressed(encoding)
-                .send_compressed(encoding);
+        for encoding in
+            [CompressionEncoding::Gzip, CompressionEncoding::Zstd, CompressionEncoding::Deflate]
+        {
+            service = service.accept_compressed(encoding).send_compressed(encoding);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -98,17 +91,9 @@ impl GrpcPeer {
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let incoming = TcpListenerStream::new(listener);
-            server
-                .add_service(service)
-                .serve_with_incoming(incoming)
-                .await
-                .unwrap();
+            server.add_service(service).serve_with_incoming(incoming).await.unwrap();
         });
-        GrpcPeer {
-            address,
-            got,
-            runtime,
-        }
+        GrpcPeer { address, got, runtime }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -138,18 +123,14 @@ impl TraceService for Service {
         let answer = {
             let mut got = self.got.lock().unwrap();
             let answer = (self.script)(got.len(), &names);
-            got.push(Got {
-                names,
-                metadata: request.metadata().clone(),
-            });
+            got.push(Got { names, metadata: request.metadata().clone() });
             answer
         };
         let partial_success = match answer {
             Answer::Ok => None,
-            Answer::Partial { rejected, message } => Some(ExportTracePartialSuccess {
-                rejected_spans: rejected,
-                error_message: message,
-            }),
+            Answer::Partial { rejected, message } => {
+                Some(ExportTracePartialSuccess { rejected_spans: rejected, error_message: message })
+            }
             Answer::Fail(status) => return Err(status),
             Answer::Hang => std::future::pending().await,
             Answer::Meet(barrier) => {
@@ -157,8 +138,6 @@ impl TraceService for Service {
                 None
             }
         };
-        Ok(Response::new(ExportTraceServiceResponse {
-            partial_success,
-        }))
+        Ok(Response::new(ExportTraceServiceResponse { partial_success }))
     }
 }

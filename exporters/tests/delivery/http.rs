@@ -29,11 +29,8 @@ fn a_batch_arrives_whole_at_a_real_server() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let shared = Arc::clone(&got);
     runtime.spawn(async move {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -49,23 +46,16 @@ fn a_batch_arrives_whole_at_a_real_server() {
             tokio::spawn(async move { drop(serving.await) });
         }
     });
-    let rig = rig(OtlpHttp {
-        headers: http_headers(&[("x-tenant", "a")]),
-        ..http_to(address)
-    });
+    let rig = rig(OtlpHttp { headers: http_headers(&[("x-tenant", "a")]), ..http_to(address) });
     for seq in 0..30 {
-        rig.offer(
-            0,
-            batch(seq, &[&format!("{seq} one"), &format!("{seq} two")]),
-        );
+        rig.offer(0, batch(seq, &[&format!("{seq} one"), &format!("{seq} two")]));
     }
     assert!(rig.ends(30).values().all(|outcome| *outcome == delivered()));
     rig.finish();
     let mut got = got.lock().unwrap().clone();
     got.sort();
-    let mut sent: Vec<_> = (0..30)
-        .flat_map(|seq| [format!("{seq} one"), format!("{seq} two")])
-        .collect();
+    let mut sent: Vec<_> =
+        (0..30).flat_map(|seq| [format!("{seq} one"), format!("{seq} two")]).collect();
     sent.sort();
     assert_eq!(got, sent);
 }
@@ -74,10 +64,7 @@ async fn take(
     request: http::Request<hyper::body::Incoming>,
     got: &Mutex<Vec<String>>,
 ) -> http::Response<Full<bytes::Bytes>> {
-    assert_eq!(
-        (request.method().as_str(), request.uri().path()),
-        ("POST", "/v1/traces")
-    );
+    assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/v1/traces"));
     assert_eq!(request.headers()["content-type"], "application/x-protobuf");
     assert_eq!(request.headers()["x-tenant"], "a");
     let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -102,14 +89,8 @@ fn every_content_encoding_decodes_to_what_was_sent() {
     ];
     for (algorithm, name, wire) in cases {
         let peer = HttpPeer::start(|_, _| Reply::Send(ok()));
-        let compression = Compression {
-            algorithm,
-            level: None,
-        };
-        let rig = rig(OtlpHttp {
-            compression,
-            ..http_to(peer.address)
-        });
+        let compression = Compression { algorithm, level: None };
+        let rig = rig(OtlpHttp { compression, ..http_to(peer.address) });
         let sent = batch(1, &["one", "two", "three"]);
         let plain = sent.chain.concat();
         rig.offer(0, sent);
@@ -119,16 +100,11 @@ fn every_content_encoding_decodes_to_what_was_sent() {
         assert_eq!(request.header("content-encoding"), name);
         let body = match wire {
             Wire::Identity => request.body.clone(),
-            wire => Decompressor::new()
-                .decompress(wire, &request.body, 1 << 20)
-                .unwrap(),
+            wire => Decompressor::new().decompress(wire, &request.body, 1 << 20).unwrap(),
         };
         assert_eq!(body, plain, "{algorithm:?}");
         assert_eq!(request.line, "POST /v1/traces HTTP/1.1");
-        assert_eq!(
-            request.header("host"),
-            Some(peer.address.to_string().as_str())
-        );
+        assert_eq!(request.header("host"), Some(peer.address.to_string().as_str()));
     }
 }
 
@@ -136,10 +112,7 @@ fn every_content_encoding_decodes_to_what_was_sent() {
 fn json_is_sent_as_json() {
     let json = || response("200 OK", "Content-Type: application/json\r\n", b"{}");
     let peer = HttpPeer::start(move |_, _| Reply::Send(json()));
-    let rig = rig(OtlpHttp {
-        encoding: Encoding::Json,
-        ..http_to(peer.address)
-    });
+    let rig = rig(OtlpHttp { encoding: Encoding::Json, ..http_to(peer.address) });
     rig.offer(0, batch(1, &["one", "two"]));
     assert_eq!(rig.ends(1)[&(0, 1)], delivered());
     rig.finish();
@@ -156,10 +129,7 @@ fn c2_an_answer_over_4_mib_is_permanent() {
     let peer = HttpPeer::start(move |_, _| Reply::Send(response("200 OK", header, &body)));
     let rig = rig(http_to(peer.address));
     rig.offer(0, batch(1, &["one"]));
-    assert_eq!(
-        drop_reason(&rig.ends(1)[&(0, 1)]),
-        Some(DropReason::Refused)
-    );
+    assert_eq!(drop_reason(&rig.ends(1)[&(0, 1)]), Some(DropReason::Refused));
     rig.finish();
     assert_eq!(peer.got().len(), 1);
 }
@@ -173,12 +143,7 @@ fn c4_429_502_503_and_504_are_sent_again_and_a_400_is_not() {
             None if count == 4 => ok(),
             None => {
                 let message = "no such field".to_owned();
-                let status = WireStatus {
-                    code: 3,
-                    message,
-                    retry_delay: None,
-                    bad_request: None,
-                };
+                let status = WireStatus { code: 3, message, retry_delay: None, bad_request: None };
                 let header = "Content-Type: application/x-protobuf\r\n";
                 response("400 Bad Request", header, &status.to_proto())
             }
@@ -189,14 +154,7 @@ fn c4_429_502_503_and_504_are_sent_again_and_a_400_is_not() {
     assert_eq!(rig.ends(1)[&(0, 1)], delivered());
     rig.offer(0, batch(2, &["two"]));
     let ends = rig.ends(1);
-    let Outcome::Dropped {
-        reason,
-        code,
-        message,
-    } = &ends[&(0, 2)]
-    else {
-        panic!("{ends:?}")
-    };
+    let Outcome::Dropped { reason, code, message } = &ends[&(0, 2)] else { panic!("{ends:?}") };
     assert_eq!((*reason, *code), (DropReason::Refused, Some(3)));
     assert_eq!(message, "HTTP 400 Bad Request: no such field");
     rig.finish();
@@ -214,11 +172,7 @@ fn c5_retry_after_is_waited_first() {
     let began = std::time::Instant::now();
     rig.offer(0, batch(1, &["one"]));
     assert_eq!(rig.ends(1)[&(0, 1)], delivered());
-    assert!(
-        began.elapsed() >= Duration::from_secs(1),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     rig.finish();
 }
 
@@ -245,10 +199,7 @@ fn c7_and_c13_a_lost_answer_means_the_same_bytes_again_and_one_delivery() {
 fn c11_connections_are_kept_and_used_again() {
     let peer = HttpPeer::start(|_, _| Reply::Send(ok()));
     let mut destination = destination(Kind::OtlpHttp(http_to(peer.address)));
-    destination.queue = Queue {
-        consumers: 1,
-        batches_max: 100,
-    };
+    destination.queue = Queue { consumers: 1, batches_max: 100 };
     let rig = Rig::new(vec![destination]);
     for seq in 0..20 {
         rig.offer(0, batch(seq, &["one"]));
@@ -272,24 +223,12 @@ fn a_kept_connection_that_closed_meanwhile_costs_no_failed_attempt() {
 
 #[test]
 fn what_is_no_answer_never_takes_a_batch() {
-    let html = response(
-        "200 OK",
-        "Content-Type: text/html\r\n",
-        b"<html>log in</html>",
-    );
+    let html = response("200 OK", "Content-Type: text/html\r\n", b"<html>log in</html>");
     let proto = "Content-Type: application/x-protobuf\r\n";
     let cases = [
         ("a login page", html, FailureKind::Garbage),
-        (
-            "no protobuf",
-            response("200 OK", proto, b"\xff\xff"),
-            FailureKind::Garbage,
-        ),
-        (
-            "no HTTP",
-            b"\x16\x03\x01 certainly not\r\n\r\n".to_vec(),
-            FailureKind::Garbage,
-        ),
+        ("no protobuf", response("200 OK", proto, b"\xff\xff"), FailureKind::Garbage),
+        ("no HTTP", b"\x16\x03\x01 certainly not\r\n\r\n".to_vec(), FailureKind::Garbage),
         ("silence", Vec::new(), FailureKind::Timeout),
     ];
     for (case, bytes, kind) in cases {
@@ -298,10 +237,7 @@ fn what_is_no_answer_never_takes_a_batch() {
             (0, false) => Reply::Send(bytes.clone()),
             _ => Reply::Send(ok()),
         });
-        let rig = rig(OtlpHttp {
-            timeout: Duration::from_millis(500),
-            ..http_to(peer.address)
-        });
+        let rig = rig(OtlpHttp { timeout: Duration::from_millis(500), ..http_to(peer.address) });
         rig.offer(0, batch(1, &["one"]));
         assert_eq!(rig.ends(1)[&(0, 1)], delivered(), "{case}");
         let stats = rig.finish().remove(0);
@@ -313,10 +249,7 @@ fn what_is_no_answer_never_takes_a_batch() {
 #[test]
 fn c10_no_more_requests_are_in_flight_than_there_are_connections() {
     let peer = HttpPeer::start(|_, _| Reply::Hang);
-    let rig = rig(OtlpHttp {
-        connections: 2,
-        ..http_to(peer.address)
-    });
+    let rig = rig(OtlpHttp { connections: 2, ..http_to(peer.address) });
     for seq in 0..10 {
         rig.offer(0, batch(seq, &["one"]));
     }
@@ -332,10 +265,7 @@ fn c10_no_more_requests_are_in_flight_than_there_are_connections() {
 fn c11_an_idle_connection_is_closed_after_the_idle_timeout() {
     let peer = HttpPeer::start(|_, _| Reply::Send(ok()));
     let idle_timeout = Duration::from_millis(50);
-    let rig = rig(OtlpHttp {
-        idle_timeout,
-        ..http_to(peer.address)
-    });
+    let rig = rig(OtlpHttp { idle_timeout, ..http_to(peer.address) });
     rig.offer(0, batch(1, &["one"]));
     rig.ends(1);
     until("the connection's end", || peer.closed() == 1);

@@ -28,10 +28,7 @@ pub(crate) struct HttpRequest {
 
 impl HttpRequest {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(header, _)| header == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -66,11 +63,7 @@ impl HttpPeer {
                 });
             }
         });
-        HttpPeer {
-            address,
-            got,
-            closed,
-        }
+        HttpPeer { address, got, closed }
     }
 
     /// Connections that ended.
@@ -131,10 +124,5 @@ fn read(stream: &mut TcpStream, connection: usize) -> Option<HttpRequest> {
     let length = headers.iter().find(|(name, _)| name == "content-length");
     let mut body = vec![0; length.map_or(0, |(_, length)| length.parse().unwrap())];
     stream.read_exact(&mut body).ok()?;
-    Some(HttpRequest {
-        connection,
-        line,
-        headers,
-        body,
-    })
+    Some(HttpRequest { connection, line, headers, body })
 }

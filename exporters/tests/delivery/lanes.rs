@@ -20,20 +20,13 @@ fn one_unavailable_answer_in_ten_loses_nothing_and_settles_each_batch_once() {
         _ => Answer::Ok,
     });
     let mut destination = destination(Kind::OtlpGrpc(grpc_to(peer.address)));
-    destination.queue = Queue {
-        consumers: 8,
-        batches_max: 1000,
-    };
+    destination.queue = Queue { consumers: 8, batches_max: 1000 };
     // Every third word finds its receiver's queue full.
     let rig = Rig::with_full_receivers(vec![destination], 3);
     for seq in 0..500 {
         rig.offer(0, batch(seq, &[&format!("{seq} a"), &format!("{seq} b")]));
     }
-    assert!(
-        rig.ends(500)
-            .values()
-            .all(|outcome| *outcome == delivered())
-    );
+    assert!(rig.ends(500).values().all(|outcome| *outcome == delivered()));
     let stats = rig.finish().remove(0);
     assert_eq!(stats.delivered_items, 1000);
     // What was answered with UNAVAILABLE came again: every name is there.
@@ -56,10 +49,7 @@ fn c12_a_destination_that_hangs_delays_no_other() {
     }
     // The hanging one's timeout is far longer than the rig's patience would like.
     let ends = rig.ends(50);
-    assert!(
-        ends.iter()
-            .all(|((lane, _), outcome)| *lane == 1 && *outcome == delivered())
-    );
+    assert!(ends.iter().all(|((lane, _), outcome)| *lane == 1 && *outcome == delivered()));
     assert_eq!(rig.snapshot(0).queue_batches, 50);
     let (_, ends) = rig.abandon();
     assert_eq!(ends.len(), 50);
@@ -72,10 +62,7 @@ fn batches_that_always_fail_hold_up_no_others() {
         _ => Answer::Ok,
     });
     let mut destination = destination(Kind::OtlpGrpc(grpc_to(peer.address)));
-    destination.queue = Queue {
-        consumers: 2,
-        batches_max: 100,
-    };
+    destination.queue = Queue { consumers: 2, batches_max: 100 };
     let rig = Rig::new(vec![destination]);
     for seq in 0..10 {
         rig.offer(0, batch(seq, &["poison"]));
@@ -84,10 +71,7 @@ fn batches_that_always_fail_hold_up_no_others() {
         rig.offer(0, batch(seq, &["fine"]));
     }
     let ends = rig.ends(50);
-    assert!(
-        ends.iter()
-            .all(|((_, seq), outcome)| *seq >= 10 && *outcome == delivered())
-    );
+    assert!(ends.iter().all(|((_, seq), outcome)| *seq >= 10 && *outcome == delivered()));
     let (stats, ends) = rig.abandon();
     assert_eq!((ends.len(), stats[0].delivered_items), (10, 50));
 }
@@ -96,10 +80,7 @@ fn batches_that_always_fail_hold_up_no_others() {
 fn a_full_lane_gives_the_batch_back_and_takes_again_once_there_is_room() {
     let peer = HttpPeer::start(|_, _| Reply::Hang);
     let mut destination = destination(Kind::OtlpHttp(http_to(peer.address)));
-    destination.queue = Queue {
-        consumers: 2,
-        batches_max: 3,
-    };
+    destination.queue = Queue { consumers: 2, batches_max: 3 };
     let rig = Rig::new(vec![destination]);
     let lane = &rig.lanes[0];
     for seq in 0..5 {
@@ -109,10 +90,7 @@ fn a_full_lane_gives_the_batch_back_and_takes_again_once_there_is_room() {
     assert!(!lane.has_room());
     let back = lane.offer(Arc::new(batch(9, &["one"]))).unwrap_err();
     assert_eq!(back.id.seq, 9);
-    assert_eq!(
-        rig.snapshot(0).queue_batches,
-        rig.snapshot(0).queue_capacity
-    );
+    assert_eq!(rig.snapshot(0).queue_batches, rig.snapshot(0).queue_capacity);
     let lane = Arc::clone(lane);
     let (stats, ends) = rig.abandon();
     assert_eq!((ends.len(), stats[0].offered_items), (5, 5));
@@ -137,10 +115,7 @@ fn c9_an_abandoned_core_settles_all_it_holds_as_shutdown() {
     let (stats, ends) = rig.abandon();
     let ended: HashSet<_> = ends.iter().map(|end| end.batch.seq).collect();
     assert_eq!((ends.len(), ended.len()), (30, 30));
-    assert!(
-        ends.iter()
-            .all(|end| drop_reason(&end.outcome) == Some(DropReason::Shutdown))
-    );
+    assert!(ends.iter().all(|end| drop_reason(&end.outcome) == Some(DropReason::Shutdown)));
     assert_eq!(stats[0].dropped_items[DropReason::Shutdown.index()], 30);
 }
 
@@ -182,11 +157,7 @@ fn offers_from_many_threads_against_a_stop_are_settled_or_given_back() {
         let taken = taken.load(Ordering::Relaxed);
         let (stats, ends) = rig.abandon();
         let ended: HashSet<_> = ends.iter().map(|end| end.batch.seq).collect();
-        assert_eq!(
-            (ends.len() as u64, ended.len() as u64),
-            (taken, taken),
-            "round {round}"
-        );
+        assert_eq!((ends.len() as u64, ended.len() as u64), (taken, taken), "round {round}");
         assert_eq!(stats[0].offered_items, taken, "round {round}");
     }
 }

@@ -20,11 +20,7 @@ fn a_file_shared_by_two_cores_has_a_whole_line_for_every_batch() {
     let folder = folder("lines");
     let path = folder.join("out.json");
     let file = || {
-        let settings = File {
-            path: path.clone(),
-            append: true,
-            rotation: None,
-        };
+        let settings = File { path: path.clone(), append: true, rotation: None };
         destination(Kind::File(settings))
     };
     let rigs = [Rig::new(vec![file()]), Rig::new(vec![file()])];
@@ -45,9 +41,8 @@ fn a_file_shared_by_two_cores_has_a_whole_line_for_every_batch() {
         .map(|request| names(&request).remove(0))
         .collect();
     first.sort();
-    let mut sent: Vec<_> = (0..2)
-        .flat_map(|core| (0..40).map(move |seq| format!("{core}-{seq}")))
-        .collect();
+    let mut sent: Vec<_> =
+        (0..2).flat_map(|core| (0..40).map(move |seq| format!("{core}-{seq}"))).collect();
     sent.sort();
     assert_eq!(first, sent);
     std::fs::remove_dir_all(folder).unwrap();
@@ -57,19 +52,13 @@ fn a_file_shared_by_two_cores_has_a_whole_line_for_every_batch() {
 fn a_file_that_cannot_be_written_is_tried_again_and_loses_nothing() {
     let folder = folder("later");
     let path = folder.join("missing").join("out.json");
-    let settings = File {
-        path: path.clone(),
-        append: true,
-        rotation: None,
-    };
+    let settings = File { path: path.clone(), append: true, rotation: None };
     let rig = Rig::new(vec![destination(Kind::File(settings))]);
     for seq in 0..5 {
         rig.offer(0, batch(seq, &["one"]));
     }
     let write = FailureKind::Write.index();
-    until("failed writes", || {
-        rig.snapshot(0).failed_attempts[write] >= 5
-    });
+    until("failed writes", || rig.snapshot(0).failed_attempts[write] >= 5);
     std::fs::create_dir(folder.join("missing")).unwrap();
     assert!(rig.ends(5).values().all(|outcome| *outcome == delivered()));
     rig.finish();
@@ -83,10 +72,6 @@ fn nop_takes_everything() {
     for seq in 0..100 {
         rig.offer(0, batch(seq, &["one", "two"]));
     }
-    assert!(
-        rig.ends(100)
-            .values()
-            .all(|outcome| *outcome == delivered())
-    );
+    assert!(rig.ends(100).values().all(|outcome| *outcome == delivered()));
     assert_eq!(rig.finish()[0].delivered_items, 200);
 }

@@ -43,11 +43,7 @@ impl Returns for Words {
         if self.refuse_every > 0 && call.is_multiple_of(self.refuse_every) {
             return Err(settled);
         }
-        self.sender
-            .lock()
-            .unwrap()
-            .send(settled)
-            .map_err(|error| error.0)
+        self.sender.lock().unwrap().send(settled).map_err(|error| error.0)
     }
 }
 
@@ -58,47 +54,25 @@ impl Rig {
 
     pub(crate) fn with_full_receivers(destinations: Vec<Destination>, refuse_every: u64) -> Rig {
         let (sender, ends) = channel();
-        let words = Words {
-            sender: Mutex::new(sender),
-            calls: AtomicU64::new(0),
-            refuse_every,
-        };
+        let words = Words { sender: Mutex::new(sender), calls: AtomicU64::new(0), refuse_every };
         let stop = Arc::new(Stop::new());
         let (mut lanes, mut seats) = (Vec::new(), Vec::new());
         for (index, destination) in destinations.into_iter().enumerate() {
             let lane = Arc::new(Lane::new(index as u16, &destination.queue));
             lanes.push(Arc::clone(&lane));
-            seats.push(Seat {
-                destination: Arc::new(destination),
-                lane,
-            });
+            seats.push(Seat { destination: Arc::new(destination), lane });
         }
-        let thread = start(
-            "exporter".into(),
-            None,
-            seats,
-            Arc::new(words),
-            Arc::clone(&stop),
-        );
-        Rig {
-            lanes,
-            stop,
-            ends,
-            thread: Some(thread.unwrap()),
-        }
+        let thread = start("exporter".into(), None, seats, Arc::new(words), Arc::clone(&stop));
+        Rig { lanes, stop, ends, thread: Some(thread.unwrap()) }
     }
 
     pub(crate) fn offer(&self, lane: usize, batch: Batch) {
-        self.lanes[lane]
-            .offer(Arc::new(batch))
-            .expect("the lane has room");
+        self.lanes[lane].offer(Arc::new(batch)).expect("the lane has room");
     }
 
     /// The next batch to end, whichever it is.
     pub(crate) fn next_end(&self) -> Settled {
-        self.ends
-            .recv_timeout(PATIENCE)
-            .expect("a batch should have settled by now")
+        self.ends.recv_timeout(PATIENCE).expect("a batch should have settled by now")
     }
 
     /// The ends of `count` batches by (destination, number); each must end once.
@@ -132,30 +106,16 @@ impl Rig {
 
     fn join(&mut self) -> Vec<Snapshot> {
         self.thread.take().unwrap().join().unwrap();
-        assert_eq!(
-            self.ends.try_iter().count(),
-            0,
-            "a batch settled more than once"
-        );
+        assert_eq!(self.ends.try_iter().count(), 0, "a batch settled more than once");
         self.balanced()
     }
 
     fn balanced(&self) -> Vec<Snapshot> {
-        let snapshots: Vec<_> = (0..self.lanes.len())
-            .map(|lane| self.snapshot(lane))
-            .collect();
+        let snapshots: Vec<_> = (0..self.lanes.len()).map(|lane| self.snapshot(lane)).collect();
         for stats in &snapshots {
             let dropped: u64 = stats.dropped_items.iter().sum();
-            assert_eq!(
-                stats.offered_items,
-                stats.delivered_items + dropped,
-                "{stats:?}"
-            );
-            let held = [
-                stats.queue_batches,
-                stats.queue_bytes,
-                stats.retries_waiting,
-            ];
+            assert_eq!(stats.offered_items, stats.delivered_items + dropped, "{stats:?}");
+            let held = [stats.queue_batches, stats.queue_bytes, stats.retries_waiting];
             assert_eq!((held, stats.in_flight_requests), ([0; 3], 0), "{stats:?}");
         }
         snapshots
@@ -193,30 +153,20 @@ pub(crate) fn drop_reason(outcome: &Outcome) -> Option<DropReason> {
 pub(crate) fn batch(seq: u64, names: &[&str]) -> Batch {
     let (one, two) = names.split_at(names.len() / 2);
     let requests = [one, two].into_iter().filter(|names| !names.is_empty());
-    let chain: Vec<bytes::Bytes> = requests
-        .map(|names| request(names).encode_to_vec().into())
-        .collect();
+    let chain: Vec<bytes::Bytes> =
+        requests.map(|names| request(names).encode_to_vec().into()).collect();
     Batch {
         id: BatchId { receiver: 3, seq },
         signal: Signal::Traces,
-        counts: Counts {
-            items: names.len() as u64,
-            profiles: 0,
-        },
+        counts: Counts { items: names.len() as u64, profiles: 0 },
         bytes: chain.iter().map(|bytes| bytes.len() as u64).sum(),
         chain,
     }
 }
 
 pub(crate) fn names(request: &ExportTraceServiceRequest) -> Vec<String> {
-    let scopes = request
-        .resource_spans
-        .iter()
-        .flat_map(|resource| &resource.scope_spans);
-    scopes
-        .flat_map(|scope| &scope.spans)
-        .map(|span| span.name.clone())
-        .collect()
+    let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+    scopes.flat_map(|scope| &scope.spans).map(|span| span.name.clone()).collect()
 }
 
 fn request(names: &[&str]) -> ExportTraceServiceRequest {
@@ -226,17 +176,9 @@ fn request(names: &[&str]) -> ExportTraceServiceRequest {
         name: (*name).to_owned(),
         ..Span::default()
     });
-    let scope = ScopeSpans {
-        spans: spans.collect(),
-        ..ScopeSpans::default()
-    };
-    let resource = ResourceSpans {
-        scope_spans: vec![scope],
-        ..ResourceSpans::default()
-    };
-    ExportTraceServiceRequest {
-        resource_spans: vec![resource],
-    }
+    let scope = ScopeSpans { spans: spans.collect(), ..ScopeSpans::default() };
+    let resource = ResourceSpans { scope_spans: vec![scope], ..ResourceSpans::default() };
+    ExportTraceServiceRequest { resource_spans: vec![resource] }
 }
 
 /// Retries within milliseconds, for ever.
@@ -251,25 +193,14 @@ pub(crate) fn soon() -> Retry {
 }
 
 pub(crate) fn destination(kind: Kind) -> Destination {
-    let queue = Queue {
-        consumers: 4,
-        batches_max: 100,
-    };
-    Destination {
-        name: "under_test".into(),
-        kind,
-        queue,
-        retry: soon(),
-    }
+    let queue = Queue { consumers: 4, batches_max: 100 };
+    Destination { name: "under_test".into(), kind, queue, retry: soon() }
 }
 
 pub(crate) fn grpc_to(address: std::net::SocketAddr) -> OtlpGrpc {
     OtlpGrpc {
         endpoint: format!("http://{address}").parse().unwrap(),
-        compression: Compression {
-            algorithm: Algorithm::None,
-            level: None,
-        },
+        compression: Compression { algorithm: Algorithm::None, level: None },
         timeout: Duration::from_secs(20),
         headers: http_headers(&[]),
         connections: 1,
@@ -290,10 +221,7 @@ pub(crate) fn http_to(address: std::net::SocketAddr) -> OtlpHttp {
             url("/v1development/profiles"),
         ],
         encoding: Encoding::Proto,
-        compression: Compression {
-            algorithm: Algorithm::None,
-            level: None,
-        },
+        compression: Compression { algorithm: Algorithm::None, level: None },
         timeout: Duration::from_secs(20),
         headers: http_headers(&[]),
         connections: 4,

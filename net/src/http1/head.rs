@@ -10,6 +10,8 @@ const HEADERS_MAX: usize = 100;
 pub(super) enum Parsed {
     Partial,
     Malformed {
+        /// As much of the head as could be read: all of it, or nothing.
+        head: Option<Box<Head>>,
         status: StatusCode,
         reason: &'static str,
     },
@@ -34,49 +36,56 @@ pub(super) fn parse(input: &[u8], listener: u16, bytes_max: usize) -> Parsed {
         Ok(httparse::Status::Partial) => return Parsed::Partial,
         Err(httparse::Error::TooManyHeaders) => return too_large(),
         Err(httparse::Error::Version) => {
-            return Parsed::Malformed {
-                status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                reason: "only HTTP/1.1, HTTP/1.0 and HTTP/2 are spoken here",
-            };
+            let reason = "only HTTP/1.1, HTTP/1.0 and HTTP/2 are spoken here";
+            return malformed(StatusCode::HTTP_VERSION_NOT_SUPPORTED, reason);
         }
-        Err(_) => return malformed("the request line or a header is malformed"),
+        Err(_) => return bad("the request line or a header is malformed"),
+    };
+    if has_bare_line_feed(&input[..bytes]) {
+        return bad("a line of the header does not end in CRLF");
+    }
+    let head = match read(&request, listener) {
+        Ok(head) => Box::new(head),
+        Err(reason) => return bad(reason),
     };
     let is_1_1 = request.version == Some(1);
-    match complete(&request, listener, is_1_1) {
-        Ok(framed) => Parsed::Complete {
-            head: Box::new(framed.head),
+    match framing(&head.headers, is_1_1) {
+        Ok((chunked, content_length)) => Parsed::Complete {
             bytes,
-            chunked: framed.chunked,
-            keep_alive: framed.keep_alive,
-            expects_continue: framed.expects_continue,
+            chunked,
+            keep_alive: keeps_alive(&head.headers, is_1_1),
+            expects_continue: is_1_1 && expects_continue(&head.headers),
+            head: Box::new(Head { content_length, ..*head }),
         },
-        Err(reason) => malformed(reason),
+        Err(reason) => {
+            Parsed::Malformed { head: Some(head), status: StatusCode::BAD_REQUEST, reason }
+        }
     }
 }
 
 fn too_large() -> Parsed {
-    Parsed::Malformed {
-        status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        reason: "the request's header is larger than engine.limits.header_bytes_max allows",
-    }
+    let reason = "the request's header is larger than engine.limits.header_bytes_max allows, or \
+                  has more than 100 fields";
+    malformed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason)
 }
 
-fn malformed(reason: &'static str) -> Parsed {
-    Parsed::Malformed { status: StatusCode::BAD_REQUEST, reason }
+fn bad(reason: &'static str) -> Parsed {
+    malformed(StatusCode::BAD_REQUEST, reason)
 }
 
-struct Framed {
-    head: Head,
-    chunked: bool,
-    keep_alive: bool,
-    expects_continue: bool,
+fn malformed(status: StatusCode, reason: &'static str) -> Parsed {
+    Parsed::Malformed { head: None, status, reason }
 }
 
-fn complete(
-    request: &httparse::Request<'_, '_>,
-    listener: u16,
-    is_1_1: bool,
-) -> Result<Framed, &'static str> {
+/// httparse takes a lone LF for the end of a line, as RFC 9112 2.2 allows; a proxy before us may
+/// take it for a part of the line.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    let line_ends = head.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    line_ends.map(|(at, _)| at).any(|at| at == 0 || head[at - 1] != b'\r')
+}
+
+/// Everything but the length of the body.
+fn read(request: &httparse::Request<'_, '_>, listener: u16) -> Result<Head, &'static str> {
     let method = request.method.unwrap_or_default();
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| "the method is malformed")?;
     let mut headers = HeaderMap::with_capacity(request.headers.len());
@@ -87,24 +96,27 @@ fn complete(
             HeaderValue::from_bytes(header.value).map_err(|_| "a header's value is malformed")?;
         headers.append(name, value);
     }
+    let path = path_of(request.path.unwrap_or_default())?;
+    let (protocol, content_length) = (Protocol::Http1, None);
+    Ok(Head { listener, protocol, method, path, headers, content_length })
+}
+
+/// Whether the body comes in chunks, or else how long it is.
+fn framing(headers: &HeaderMap, is_1_1: bool) -> Result<(bool, Option<u64>), &'static str> {
     if is_1_1 && headers.get_all(HOST).iter().count() != 1 {
         return Err("an HTTP/1.1 request carries exactly one Host header");
     }
-    let chunked = is_chunked(&headers, is_1_1)?;
-    let content_length = content_length(&headers)?;
+    let chunked = is_chunked(headers, is_1_1)?;
+    let content_length = content_length(headers)?;
     if chunked && content_length.is_some() {
         return Err("a request carries Content-Length or Transfer-Encoding, not both");
     }
-    let path = path_of(request.path.unwrap_or_default())?;
-    Ok(Framed {
-        keep_alive: keeps_alive(&headers, is_1_1),
-        expects_continue: is_1_1
-            && headers
-                .get(EXPECT)
-                .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")),
-        chunked,
-        head: Head { listener, protocol: Protocol::Http1, method, path, headers, content_length },
-    })
+    Ok((chunked, content_length))
+}
+
+fn expects_continue(headers: &HeaderMap) -> bool {
+    let value = headers.get(EXPECT).map(HeaderValue::as_bytes);
+    value.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
 fn is_chunked(headers: &HeaderMap, is_1_1: bool) -> Result<bool, &'static str> {

@@ -90,6 +90,7 @@ impl Door for Books {
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::Malformed { status, .. } => status,
         })
     }
 

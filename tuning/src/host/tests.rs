@@ -56,16 +56,10 @@ fn cgroup_v1_is_read_and_its_way_to_write_none_is_known() {
     let drawn = Drawn::new(
         "v1",
         &[
-            (
-                "proc/self/cgroup",
-                "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n",
-            ),
+            ("proc/self/cgroup", "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n"),
             ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "200000\n"),
             ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
-            (
-                "sys/fs/cgroup/memory/memory.limit_in_bytes",
-                "9223372036854771712\n",
-            ),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
         ],
     );
     assert_eq!(quota_cores(&drawn.0), Some(2.0));
@@ -86,28 +80,13 @@ fn cpus_are_grouped_by_last_level_cache_and_else_by_node() {
     let caches = Drawn::new(
         "l3",
         &[
-            (
-                "sys/devices/system/cpu/cpu0/cache/index3/shared_cpu_list",
-                "0,2\n",
-            ),
-            (
-                "sys/devices/system/cpu/cpu1/cache/index3/shared_cpu_list",
-                "1,3\n",
-            ),
-            (
-                "sys/devices/system/cpu/cpu2/cache/index3/shared_cpu_list",
-                "0,2\n",
-            ),
-            (
-                "sys/devices/system/cpu/cpu3/cache/index3/shared_cpu_list",
-                "1,3\n",
-            ),
+            ("sys/devices/system/cpu/cpu0/cache/index3/shared_cpu_list", "0,2\n"),
+            ("sys/devices/system/cpu/cpu1/cache/index3/shared_cpu_list", "1,3\n"),
+            ("sys/devices/system/cpu/cpu2/cache/index3/shared_cpu_list", "0,2\n"),
+            ("sys/devices/system/cpu/cpu3/cache/index3/shared_cpu_list", "1,3\n"),
         ],
     );
-    assert_eq!(
-        groups(&caches.0, &[0, 1, 2, 3]),
-        vec![vec![0, 2], vec![1, 3]]
-    );
+    assert_eq!(groups(&caches.0, &[0, 1, 2, 3]), vec![vec![0, 2], vec![1, 3]]);
     let nodes = Drawn::new(
         "numa",
         &[
@@ -120,11 +99,9 @@ fn cpus_are_grouped_by_last_level_cache_and_else_by_node() {
 
 #[test]
 fn io_uring_forbidden_by_sysctl_is_seen() {
-    for (text, expected) in [
-        ("0\n", IoUring::Allowed),
-        ("1\n", IoUring::Restricted),
-        ("2\n", IoUring::Forbidden),
-    ] {
+    for (text, expected) in
+        [("0\n", IoUring::Allowed), ("1\n", IoUring::Restricted), ("2\n", IoUring::Forbidden)]
+    {
         let drawn = Drawn::new("sysctl", &[("proc/sys/kernel/io_uring_disabled", text)]);
         assert_eq!(io_uring(&drawn.0), expected);
     }

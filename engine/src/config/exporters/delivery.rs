@@ -13,12 +13,7 @@ use crate::config::values;
 pub(crate) const SENDING_QUEUE: Table = Table {
     path: "exporters.<otlp_grpc|otlp_http>[/name].sending_queue",
     keys: &[
-        value(
-            "num_consumers",
-            "requests",
-            "10",
-            "Requests in flight at once, per exporter core.",
-        ),
+        value("num_consumers", "requests", "10", "Requests in flight at once, per exporter core."),
         value(
             "queue_size",
             "batches",
@@ -38,10 +33,7 @@ pub(crate) const SENDING_QUEUE: Table = Table {
             "When a batch is sent; absent: as the pipeline's `batch` processor says, \
             or each request by itself. All network exporters of a pipeline must agree.",
         ),
-        ignored(
-            "block_on_overflow",
-            "a full queue always pushes back, and nothing is dropped",
-        ),
+        ignored("block_on_overflow", "a full queue always pushes back, and nothing is dropped"),
         only(
             "enabled",
             "true",
@@ -63,12 +55,7 @@ pub(crate) const SENDING_QUEUE: Table = Table {
 };
 
 pub(crate) const BATCH_KEYS: &[Key] = &[
-    value(
-        "flush_timeout",
-        "duration",
-        "200ms",
-        "A batch waits no longer for more.",
-    ),
+    value("flush_timeout", "duration", "200ms", "A batch waits no longer for more."),
     value(
         "min_size",
         "items or bytes",
@@ -83,22 +70,12 @@ pub(crate) const BATCH_KEYS: &[Key] = &[
         "Larger batches are split. 0: only by \
         `engine.limits.batch_bytes_max`.",
     ),
-    value(
-        "sizer",
-        "items or bytes",
-        "items",
-        "What the two sizes count.",
-    ),
-    refused(
-        "partition",
-        "batches by client metadata are not supported yet: remove it",
-    ),
+    value("sizer", "items or bytes", "items", "What the two sizes count."),
+    refused("partition", "batches by client metadata are not supported yet: remove it"),
 ];
 
-pub(crate) const BATCH: Table = Table {
-    path: "exporters.<otlp_grpc|otlp_http>[/name].sending_queue.batch",
-    keys: BATCH_KEYS,
-};
+pub(crate) const BATCH: Table =
+    Table { path: "exporters.<otlp_grpc|otlp_http>[/name].sending_queue.batch", keys: BATCH_KEYS };
 
 pub(crate) const RETRY: Table = Table {
     path: "exporters.<otlp_grpc|otlp_http>[/name].retry_on_failure",
@@ -117,18 +94,8 @@ pub(crate) const RETRY: Table = Table {
             "Before the second attempt; each wait is drawn \
             from 0 to the current interval.",
         ),
-        value(
-            "multiplier",
-            "factor",
-            "1.5",
-            "From one interval to the next.",
-        ),
-        value(
-            "max_interval",
-            "duration",
-            "30s",
-            "Intervals grow no further.",
-        ),
+        value("multiplier", "factor", "1.5", "From one interval to the next."),
+        value("max_interval", "duration", "30s", "Intervals grow no further."),
         value(
             "max_elapsed_time",
             "duration",
@@ -136,10 +103,7 @@ pub(crate) const RETRY: Table = Table {
             "After this a batch is dropped, and counted. 0: \
             never: forebay keeps what it acknowledged and pushes back. (Collector: 300s)",
         ),
-        ignored(
-            "randomization_factor",
-            "forebay draws each wait from 0 to the interval",
-        ),
+        ignored("randomization_factor", "forebay draws each wait from 0 to the interval"),
     ],
 };
 
@@ -160,10 +124,7 @@ pub(crate) struct BatchWish {
 }
 
 pub(crate) fn queue_default() -> Queue {
-    Queue {
-        consumers: 10,
-        batches_max: 1000,
-    }
+    Queue { consumers: 10, batches_max: 1000 }
 }
 
 pub(crate) fn retry_default() -> Retry {
@@ -179,10 +140,7 @@ pub(crate) fn retry_default() -> Retry {
 pub(crate) fn queue(section: &Section<'_>) -> Queue {
     let count =
         |name, max| usize::try_from(section.count(name, 1..=max)).expect("the ranges are small");
-    Queue {
-        consumers: count("num_consumers", 10_000),
-        batches_max: count("queue_size", 1 << 20),
-    }
+    Queue { consumers: count("num_consumers", 10_000), batches_max: count("queue_size", 1 << 20) }
 }
 
 /// The exporter's own batching; `None`: it has none. `batch: {}` asks for the defaults.
@@ -194,26 +152,12 @@ pub(crate) fn queue_batch(queue: &Section<'_>) -> Option<BatchWish> {
 /// Both tables of the name `batch` have the same keys.
 pub(crate) fn batch(section: &Section<'_>, default: Sizer) -> BatchWish {
     const SIZERS: &[(&str, Sizer)] = &[("items", Sizer::Items), ("bytes", Sizer::Bytes)];
-    let sizer = section
-        .read("sizer", values::choice(SIZERS))
-        .unwrap_or(default);
-    let (min, max) = (
-        section.size("min_size", 0..=1 << 40),
-        section.size("max_size", 0..=1 << 40),
-    );
+    let sizer = section.read("sizer", values::choice(SIZERS)).unwrap_or(default);
+    let (min, max) = (section.size("min_size", 0..=1 << 40), section.size("max_size", 0..=1 << 40));
     if max > 0 && max < min {
-        section.fault(
-            "max_size",
-            &format!("must be 0 or at least min_size ({min})"),
-        );
+        section.fault("max_size", &format!("must be 0 or at least min_size ({min})"));
     }
-    wish(
-        section,
-        min,
-        max,
-        section.duration_above_zero("flush_timeout"),
-        sizer,
-    )
+    wish(section, min, max, section.duration_above_zero("flush_timeout"), sizer)
 }
 
 /// A minimum or a timeout of zero means: nothing waits for more.
@@ -225,32 +169,16 @@ pub(crate) fn wish(
     sizer: Sizer,
 ) -> BatchWish {
     let waits = min > 0 && !timeout.is_zero();
-    let (min, flush_timeout) = if waits {
-        (min, timeout)
-    } else {
-        (0, Duration::ZERO)
-    };
+    let (min, flush_timeout) = if waits { (min, timeout) } else { (0, Duration::ZERO) };
     let batch = match sizer {
-        Sizer::Items => Batch {
-            items_min: min,
-            items_max: max,
-            bytes_min: 0,
-            bytes_max: 0,
-            flush_timeout,
-        },
-        Sizer::Bytes => Batch {
-            items_min: 0,
-            items_max: 0,
-            bytes_min: min,
-            bytes_max: max,
-            flush_timeout,
-        },
+        Sizer::Items => {
+            Batch { items_min: min, items_max: max, bytes_min: 0, bytes_max: 0, flush_timeout }
+        }
+        Sizer::Bytes => {
+            Batch { items_min: 0, items_max: 0, bytes_min: min, bytes_max: max, flush_timeout }
+        }
     };
-    BatchWish {
-        batch,
-        place: section.place.clone(),
-        path: section.path.clone(),
-    }
+    BatchWish { batch, place: section.place.clone(), path: section.path.clone() }
 }
 
 pub(crate) fn retry(section: &Section<'_>) -> Retry {

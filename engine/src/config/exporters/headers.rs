@@ -31,19 +31,11 @@ pub(crate) fn read(section: &Section<'_>) -> HeaderMap {
     match &node.value {
         Value::Map(entries) => {
             for entry in entries {
-                add(
-                    &mut headers,
-                    &entry.key,
-                    &entry.place,
-                    &entry.node,
-                    section.report,
-                );
+                add(&mut headers, &entry.key, &entry.place, &entry.node, section.report);
             }
         }
         Value::List(items) => {
-            items
-                .iter()
-                .for_each(|item| add_pair(&mut headers, item, section.report));
+            items.iter().for_each(|item| add_pair(&mut headers, item, section.report));
         }
         _ => section.fault("headers", "must be a map of names to values"),
     }
@@ -67,10 +59,7 @@ fn add_pair(headers: &mut HeaderMap, item: &Node, report: &Report) {
 
 fn add(headers: &mut HeaderMap, name: &str, place: &Place, node: &Node, report: &Report) {
     let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else {
-        report.add(Problem::error(
-            place,
-            format!("\"{name}\" is no header name"),
-        ));
+        report.add(Problem::error(place, format!("\"{name}\" is no header name")));
         return;
     };
     if RESERVED.contains(&parsed.as_str()) {
@@ -94,12 +83,9 @@ fn add(headers: &mut HeaderMap, name: &str, place: &Place, node: &Node, report: 
             headers.insert(parsed, value);
         }
         Err(_) => report.add(
-            Problem::error(
-                place,
-                format!("the value of the header \"{name}\" can't be sent"),
-            )
-            .why("it has line breaks or other control characters")
-            .hint("a variable read from a file often ends with a newline: cut it off"),
+            Problem::error(place, format!("the value of the header \"{name}\" can't be sent"))
+                .why("it has line breaks or other control characters")
+                .hint("a variable read from a file often ends with a newline: cut it off"),
         ),
     }
 }

@@ -12,28 +12,11 @@ use crate::config::values;
 pub(crate) const FILE: Table = Table {
     path: "exporters.file[/name]",
     keys: &[
-        value(
-            "path",
-            "path",
-            "",
-            "Required. OTLP JSON, one request a line.",
-        ),
-        value(
-            "append",
-            "true or false",
-            "false",
-            "false: the file is emptied at start.",
-        ),
-        block(
-            "rotation",
-            "Absent: the file grows without end. `{}`: the defaults.",
-        ),
+        value("path", "path", "", "Required. OTLP JSON, one request a line."),
+        value("append", "true or false", "false", "false: the file is emptied at start."),
+        block("rotation", "Absent: the file grows without end. `{}`: the defaults."),
         only("format", "json", "only JSON lines can be written"),
-        only(
-            "create_directory",
-            "false",
-            "create the folder before the start",
-        ),
+        only("create_directory", "false", "create the folder before the start"),
         ignored("flush_interval", "each batch is written when it arrives"),
         refused(
             "compression",
@@ -48,24 +31,9 @@ pub(crate) const FILE: Table = Table {
 pub(crate) const ROTATION: Table = Table {
     path: "exporters.file[/name].rotation",
     keys: &[
-        value(
-            "max_megabytes",
-            "MiB",
-            "100",
-            "The file is rotated at this size.",
-        ),
-        value(
-            "max_days",
-            "days",
-            "0",
-            "Rotated files older than this are removed. 0: never.",
-        ),
-        value(
-            "max_backups",
-            "files",
-            "100",
-            "How many rotated files stay. 0: all.",
-        ),
+        value("max_megabytes", "MiB", "100", "The file is rotated at this size."),
+        value("max_days", "days", "0", "Rotated files older than this are removed. 0: never."),
+        value("max_backups", "files", "100", "How many rotated files stay. 0: all."),
         ignored("localtime", "names of rotated files are in UTC"),
     ],
 };
@@ -80,18 +48,8 @@ pub(crate) const DEBUG: Table = Table {
             "One line a batch, one an item, \
             or every field. On standard error.",
         ),
-        value(
-            "sampling_initial",
-            "batches",
-            "2",
-            "So many are shown in each second ...",
-        ),
-        value(
-            "sampling_thereafter",
-            "batches",
-            "1",
-            "... and after that every n-th.",
-        ),
+        value("sampling_initial", "batches", "2", "So many are shown in each second ..."),
+        value("sampling_thereafter", "batches", "1", "... and after that every n-th."),
         block("sending_queue", "Only sizes, as below."),
         ignored("use_internal_logger", "it writes to standard error"),
         ignored("output_paths", "it writes to standard error"),
@@ -102,26 +60,17 @@ pub(crate) const DEBUG: Table = Table {
 pub(crate) const QUEUE: Table = Table {
     path: "exporters.debug[/name].sending_queue",
     keys: &[
-        value(
-            "queue_size",
-            "batches",
-            "1000",
-            "Batches that may wait, per exporter core.",
-        ),
+        value("queue_size", "batches", "1000", "Batches that may wait, per exporter core."),
         ignored("num_consumers", "there is one, so that lines do not mix"),
         ignored("enabled", "each destination has a queue"),
     ],
 };
 
-pub(crate) const NOP: Table = Table {
-    path: "exporters.nop[/name]",
-    keys: &[],
-};
+pub(crate) const NOP: Table = Table { path: "exporters.nop[/name]", keys: &[] };
 
 pub(crate) fn file(section: &Section<'_>) -> Option<Made> {
-    let rotation = section
-        .given("rotation")
-        .map(|_| rotation(&section.block("rotation", &ROTATION)));
+    let rotation =
+        section.given("rotation").map(|_| rotation(&section.block("rotation", &ROTATION)));
     let append = section.flag("append");
     let path = section.read("path", |text| match text {
         "" => Err("must not be empty".to_owned()),
@@ -130,11 +79,7 @@ pub(crate) fn file(section: &Section<'_>) -> Option<Made> {
     if path.is_none() && section.given("path").is_none() {
         section.fault("path", "is missing: where shall the lines go?");
     }
-    let kind = Kind::File(File {
-        path: path?,
-        append,
-        rotation,
-    });
+    let kind = Kind::File(File { path: path?, append, rotation });
     Some(Made::local(kind, delivery::queue_default()))
 }
 
@@ -163,13 +108,8 @@ pub(crate) fn debug(section: &Section<'_>) -> Option<Made> {
         sampling_initial: count("sampling_initial", 0),
         sampling_thereafter: count("sampling_thereafter", 1),
     };
-    let size = section
-        .block("sending_queue", &QUEUE)
-        .count("queue_size", 1..=1 << 20);
+    let size = section.block("sending_queue", &QUEUE).count("queue_size", 1..=1 << 20);
     let batches_max = usize::try_from(size).expect("the range is small");
-    let queue = Queue {
-        batches_max,
-        ..delivery::queue_default()
-    };
+    let queue = Queue { batches_max, ..delivery::queue_default() };
     Some(Made::local(Kind::Debug(debug), queue))
 }

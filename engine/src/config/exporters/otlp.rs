@@ -30,31 +30,11 @@ pub(crate) const GRPC: Table = Table {
             `tls.insecure: true`, as for the Collector.",
         ),
         block("tls", "Only `insecure`."),
-        value(
-            "compression",
-            "gzip, zstd, snappy or none",
-            "gzip",
-            "Of each message.",
-        ),
+        value("compression", "gzip, zstd, snappy or none", "gzip", "Of each message."),
         value("timeout", "duration", "5s", "For one attempt."),
-        value(
-            "headers",
-            "map of texts",
-            "{}",
-            "Sent with each request; never shown or logged.",
-        ),
-        value(
-            "authority",
-            "host:port",
-            "",
-            "Sent as `:authority`. None: the endpoint's.",
-        ),
-        value(
-            "user_agent",
-            "text",
-            "",
-            "None: forebay's name and version.",
-        ),
+        value("headers", "map of texts", "{}", "Sent with each request; never shown or logged."),
+        value("authority", "host:port", "", "Sent as `:authority`. None: the endpoint's."),
+        value("user_agent", "text", "", "None: forebay's name and version."),
         block("keepalive", "HTTP/2 pings; absent: none."),
         block("retry_on_failure", "When and how long to try again."),
         block("sending_queue", "What may wait, and batching."),
@@ -73,10 +53,7 @@ pub(crate) const GRPC: Table = Table {
             sent. Before compression; OTLP's limit for clients.",
         ),
         ignored("balancer_name", ONE_NAME),
-        ignored(
-            "wait_for_ready",
-            "a batch always waits in its queue for a connection",
-        ),
+        ignored("wait_for_ready", "a batch always waits in its queue for a connection"),
         ignored("read_buffer_size", OWN_BUFFERS),
         ignored("write_buffer_size", OWN_BUFFERS),
         refused("auth", NO_AUTH),
@@ -87,24 +64,9 @@ pub(crate) const GRPC: Table = Table {
 pub(crate) const KEEPALIVE: Table = Table {
     path: "exporters.otlp_grpc[/name].keepalive",
     keys: &[
-        value(
-            "time",
-            "duration",
-            "",
-            "Ping after this long without a frame. None: no pings.",
-        ),
-        value(
-            "timeout",
-            "duration",
-            "20s",
-            "No answer within this: the connection is closed.",
-        ),
-        value(
-            "permit_without_stream",
-            "true or false",
-            "false",
-            "Ping idle connections, too.",
-        ),
+        value("time", "duration", "", "Ping after this long without a frame. None: no pings."),
+        value("timeout", "duration", "20s", "No answer within this: the connection is closed."),
+        value("permit_without_stream", "true or false", "false", "Ping idle connections, too."),
     ],
 };
 
@@ -118,12 +80,7 @@ pub(crate) const HTTP: Table = Table {
             "Required, unless each signal in use \
             has its own. `/v1/traces` and so on is added.",
         ),
-        value(
-            "traces_endpoint",
-            "URL",
-            "",
-            "For traces, as it is; the same for the others.",
-        ),
+        value("traces_endpoint", "URL", "", "For traces, as it is; the same for the others."),
         value("metrics_endpoint", "URL", "", "For metrics."),
         value("logs_endpoint", "URL", "", "For logs."),
         value("profiles_endpoint", "URL", "", "For profiles."),
@@ -138,18 +95,8 @@ pub(crate) const HTTP: Table = Table {
         ),
         block("compression_params", "The algorithm's level."),
         value("timeout", "duration", "30s", "For one attempt."),
-        value(
-            "headers",
-            "map of texts",
-            "{}",
-            "Sent with each request; never shown or logged.",
-        ),
-        value(
-            "user_agent",
-            "text",
-            "",
-            "forebay's own. None: forebay's name and version.",
-        ),
+        value("headers", "map of texts", "{}", "Sent with each request; never shown or logged."),
+        value("user_agent", "text", "", "forebay's own. None: forebay's name and version."),
         value(
             "max_conns_per_host",
             "connections",
@@ -157,12 +104,7 @@ pub(crate) const HTTP: Table = Table {
             "Per exporter core. 0: 8. (Collector: \
             0, no limit)",
         ),
-        value(
-            "idle_conn_timeout",
-            "duration",
-            "90s",
-            "Idle connections are closed after this.",
-        ),
+        value("idle_conn_timeout", "duration", "90s", "Idle connections are closed after this."),
         block("retry_on_failure", "When and how long to try again."),
         block("sending_queue", "What may wait, and batching."),
         value(
@@ -172,23 +114,10 @@ pub(crate) const HTTP: Table = Table {
             "forebay's own: larger requests are never \
             sent. Before compression; OTLP's limit for clients.",
         ),
-        only(
-            "disable_keep_alives",
-            "false",
-            "connections are kept: remove it",
-        ),
-        ignored(
-            "max_idle_conns",
-            "idle connections count towards max_conns_per_host",
-        ),
-        ignored(
-            "max_idle_conns_per_host",
-            "idle connections count towards max_conns_per_host",
-        ),
-        ignored(
-            "force_attempt_http2",
-            "in cleartext HTTP/1.1 is what every receiver speaks",
-        ),
+        only("disable_keep_alives", "false", "connections are kept: remove it"),
+        ignored("max_idle_conns", "idle connections count towards max_conns_per_host"),
+        ignored("max_idle_conns_per_host", "idle connections count towards max_conns_per_host"),
+        ignored("force_attempt_http2", "in cleartext HTTP/1.1 is what every receiver speaks"),
         ignored("http2_read_idle_timeout", "HTTP/1.1 is spoken"),
         ignored("http2_ping_timeout", "HTTP/1.1 is spoken"),
         ignored("read_buffer_size", OWN_BUFFERS),
@@ -218,16 +147,8 @@ pub(crate) const COMPRESSION_PARAMS: Table = Table {
 pub(crate) const TLS: Table = Table {
     path: "exporters.<otlp_grpc|otlp_http>[/name].tls",
     keys: &[
-        value(
-            "insecure",
-            "true or false",
-            "false",
-            "true: cleartext, the only way for now.",
-        ),
-        ignored(
-            "insecure_skip_verify",
-            "in cleartext there is nothing to verify",
-        ),
+        value("insecure", "true or false", "false", "true: cleartext, the only way for now."),
+        ignored("insecure_skip_verify", "in cleartext there is nothing to verify"),
         refused("ca_file", NO_TLS),
         refused("ca_pem", NO_TLS),
         refused("cert_file", NO_TLS),
@@ -272,10 +193,7 @@ pub(crate) fn grpc(section: &Section<'_>) -> Option<Made> {
     require_endpoint(section);
     let algorithm = section.value("compression", values::choice(GRPC_ALGORITHMS));
     let kind = OtlpGrpc {
-        compression: Compression {
-            algorithm,
-            level: None,
-        },
+        compression: Compression { algorithm, level: None },
         timeout: attempt_timeout(section),
         headers: headers::read(section),
         connections: connections(section.count("connections", 1..=1024)),
@@ -297,10 +215,7 @@ pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
     section.block("tls", &TLS).flag("insecure");
     let (urls, signals_missing) = urls(section);
     let algorithm = section.value("compression", values::choice(HTTP_ALGORITHMS));
-    let level = level(
-        &section.block("compression_params", &COMPRESSION_PARAMS),
-        algorithm,
-    );
+    let level = level(&section.block("compression_params", &COMPRESSION_PARAMS), algorithm);
     const ENCODINGS: &[(&str, Encoding)] = &[("proto", Encoding::Proto), ("json", Encoding::Json)];
     let conns = match section.count("max_conns_per_host", 0..=65_536) {
         0 => HTTP_CONNECTIONS_DEFAULT,
@@ -365,15 +280,9 @@ fn grpc_endpoint(text: &str, insecure: bool) -> Result<Uri, String> {
     };
     let authority = authority(target).ok_or(form)?;
     if authority.port_u16().is_none() {
-        return Err(format!(
-            "needs a port: OTLP/gRPC usually has 4317, \"{authority}\" has none"
-        ));
+        return Err(format!("needs a port: OTLP/gRPC usually has 4317, \"{authority}\" has none"));
     }
-    let uri = Uri::builder()
-        .scheme("http")
-        .authority(authority)
-        .path_and_query("/")
-        .build();
+    let uri = Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
     uri.map_err(|_| form.to_owned())
 }
 
@@ -393,12 +302,7 @@ fn authority(text: &str) -> Option<Authority> {
 
 /// URLs by signal, and the signals that have none. `None`: there is not one to use.
 fn urls(section: &Section<'_>) -> (Option<[Uri; 4]>, Vec<Signal>) {
-    const PATHS: [&str; 4] = [
-        "v1/traces",
-        "v1/metrics",
-        "v1/logs",
-        "v1development/profiles",
-    ];
+    const PATHS: [&str; 4] = ["v1/traces", "v1/metrics", "v1/logs", "v1development/profiles"];
     let base = section.read("endpoint", url);
     let own = Signal::ALL.map(|signal| {
         let name = match signal {
@@ -407,23 +311,16 @@ fn urls(section: &Section<'_>) -> (Option<[Uri; 4]>, Vec<Signal>) {
             Signal::Logs => "logs_endpoint",
             Signal::Profiles => "profiles_endpoint",
         };
-        section
-            .read(name, url)
-            .or_else(|| under(base.as_ref()?, PATHS[signal.index()]))
+        section.read(name, url).or_else(|| under(base.as_ref()?, PATHS[signal.index()]))
     });
-    let missing: Vec<Signal> = Signal::ALL
-        .into_iter()
-        .filter(|signal| own[signal.index()].is_none())
-        .collect();
+    let missing: Vec<Signal> =
+        Signal::ALL.into_iter().filter(|signal| own[signal.index()].is_none()).collect();
     let Some(any) = own.iter().flatten().next().cloned() else {
         require_endpoint(section);
         return (None, missing);
     };
     // No pipeline may use the stand-in: the assembly refuses those of a missing signal.
-    (
-        Some(own.map(|url| url.unwrap_or_else(|| any.clone()))),
-        missing,
-    )
+    (Some(own.map(|url| url.unwrap_or_else(|| any.clone()))), missing)
 }
 
 fn url(text: &str) -> Result<Uri, String> {
@@ -431,20 +328,16 @@ fn url(text: &str) -> Result<Uri, String> {
     match text.split_once("://") {
         Some(("http", _)) => {}
         Some(("https", _)) => {
-            return Err(
-                "begins with https, and TLS to destinations is not supported yet: use \
+            return Err("begins with https, and TLS to destinations is not supported yet: use \
                 http://, or a proxy beside forebay"
-                    .into(),
-            );
+                .into());
         }
         _ => return Err(format!("{form}; the scheme is missing or not http")),
     }
     let uri: Uri = text.parse().map_err(|_| form.to_owned())?;
     match uri.authority().and_then(|part| authority(part.as_str())) {
         Some(_) => Ok(uri),
-        None => Err(format!(
-            "{form}; credentials belong into headers.authorization"
-        )),
+        None => Err(format!("{form}; credentials belong into headers.authorization")),
     }
 }
 
@@ -452,12 +345,7 @@ fn url(text: &str) -> Result<Uri, String> {
 fn under(base: &Uri, path: &str) -> Option<Uri> {
     let path = format!("{}/{path}", base.path().trim_end_matches('/'));
     let authority = base.authority()?.clone();
-    Uri::builder()
-        .scheme("http")
-        .authority(authority)
-        .path_and_query(path)
-        .build()
-        .ok()
+    Uri::builder().scheme("http").authority(authority).path_and_query(path).build().ok()
 }
 
 /// The Collector takes 0 as "wait for ever"; one attempt that never ends would hold its batch.
@@ -481,20 +369,15 @@ fn user_agent(section: &Section<'_>) -> Option<String> {
 
 fn keepalive(section: &Section<'_>) -> Keepalive {
     Keepalive {
-        time: section
-            .read("time", values::duration)
-            .filter(|time| !time.is_zero()),
-        timeout: section
-            .read("timeout", values::duration)
-            .filter(|time| !time.is_zero()),
+        time: section.read("time", values::duration).filter(|time| !time.is_zero()),
+        timeout: section.read("timeout", values::duration).filter(|time| !time.is_zero()),
         permit_without_stream: section.flag("permit_without_stream"),
     }
 }
 
 fn level(section: &Section<'_>, algorithm: Algorithm) -> Option<i32> {
     let level = section.read("level", |text| {
-        text.parse::<i32>()
-            .map_err(|_| format!("must be a whole number; this is \"{text}\""))
+        text.parse::<i32>().map_err(|_| format!("must be a whole number; this is \"{text}\""))
     })?;
     let range = match algorithm {
         Algorithm::Gzip | Algorithm::Zlib | Algorithm::Deflate => 0..=9,

@@ -18,9 +18,7 @@ pub(super) fn page() -> String {
 /// The YAML blocks of a page.
 pub(super) fn examples(page: &str) -> Vec<&str> {
     let blocks = page.split("```yaml\n").skip(1);
-    blocks
-        .map(|block| block.split("```").next().expect("split yields a part"))
-        .collect()
+    blocks.map(|block| block.split("```").next().expect("split yields a part")).collect()
 }
 
 fn heading(table: &Table) -> String {
@@ -32,19 +30,12 @@ fn rendered(table: &Table) -> String {
         return "No keys.\n".to_owned();
     }
     let rows: Vec<String> = table.keys.iter().map(row).collect();
-    format!(
-        "| key | value | default | meaning |\n| --- | --- | --- | --- |\n{}",
-        rows.concat()
-    )
+    format!("| key | value | default | meaning |\n| --- | --- | --- | --- |\n{}", rows.concat())
 }
 
 fn row(key: &Key) -> String {
     let code = |text: &str| {
-        if text.is_empty() {
-            String::new()
-        } else {
-            format!("`{text}`")
-        }
+        if text.is_empty() { String::new() } else { format!("`{text}`") }
     };
     let (kind, default) = match key.role {
         Role::Value => (key.kind.to_owned(), code(key.default)),
@@ -61,18 +52,12 @@ fn rewritten(page: &str) -> String {
     let mut page = page.to_owned();
     for table in TABLES.iter().filter(|table| !table.keys.is_empty()) {
         let heading = heading(table);
-        let at = page
-            .find(&heading)
-            .unwrap_or_else(|| panic!("no heading {heading}"))
-            + heading.len();
-        let end = page[at..]
-            .find("\n#")
-            .map_or(page.len(), |end| at + end + 1);
+        let at =
+            page.find(&heading).unwrap_or_else(|| panic!("no heading {heading}")) + heading.len();
+        let end = page[at..].find("\n#").map_or(page.len(), |end| at + end + 1);
         let is_row = |line: &&str| line.starts_with('|');
-        let prose: String = page[at..end]
-            .split_inclusive('\n')
-            .filter(|line| !is_row(line))
-            .collect();
+        let prose: String =
+            page[at..end].split_inclusive('\n').filter(|line| !is_row(line)).collect();
         let section = format!("\n{}\n\n{}", prose.trim(), rendered(table)).replace("\n\n\n", "\n");
         page.replace_range(at..end, &format!("{section}\n"));
     }
@@ -90,27 +75,13 @@ fn the_page_lists_every_key_with_its_default_and_no_other() {
         let section = page.split(&heading(table)).nth(1);
         let section = section.unwrap_or_else(|| panic!("no heading for {}", table.path));
         let section = section.split("\n#").next().expect("split yields a part");
-        assert!(
-            section.contains(&rendered(table)),
-            "{} is not as declared",
-            table.path
-        );
+        assert!(section.contains(&rendered(table)), "{} is not as declared", table.path);
         expected_rows += table.keys.len();
     }
     let rows = page.lines().filter(|line| line.starts_with("| `")).count();
-    assert_eq!(
-        rows, expected_rows,
-        "the page has rows that nothing declares"
-    );
-    let headings = page
-        .lines()
-        .filter(|line| line.starts_with("### `"))
-        .count();
-    assert_eq!(
-        headings,
-        TABLES.len(),
-        "the page has headings for tables that are none"
-    );
+    assert_eq!(rows, expected_rows, "the page has rows that nothing declares");
+    let headings = page.lines().filter(|line| line.starts_with("### `")).count();
+    assert_eq!(headings, TABLES.len(), "the page has headings for tables that are none");
 }
 
 #[test]
@@ -135,16 +106,9 @@ fn every_example_of_the_page_runs_without_warnings() {
 fn no_key_is_declared_twice_or_without_a_word() {
     for table in TABLES {
         for (index, key) in table.keys.iter().enumerate() {
-            let again = table.keys[..index]
-                .iter()
-                .any(|other| other.name == key.name);
+            let again = table.keys[..index].iter().any(|other| other.name == key.name);
             assert!(!again, "{}.{} is declared twice", table.path, key.name);
-            assert!(
-                !key.about.is_empty(),
-                "{}.{} says nothing",
-                table.path,
-                key.name
-            );
+            assert!(!key.about.is_empty(), "{}.{} says nothing", table.path, key.name);
         }
     }
 }

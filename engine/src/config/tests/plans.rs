@@ -25,46 +25,26 @@ service:
 fn the_embedded_default_is_proper_and_without_warnings() {
     let made = loaded(load_in(&|_| None, &[embedded()], &[]));
     check(&made.warnings, &[]);
-    let addresses: Vec<String> = made
-        .plan
-        .listeners
-        .iter()
-        .map(|listener| listener.address.to_string())
-        .collect();
+    let addresses: Vec<String> =
+        made.plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
     assert_eq!(addresses, ["127.0.0.1:4317", "127.0.0.1:4318"]);
     assert_eq!(made.plan.pipelines.len(), 4);
-    assert_eq!(
-        made.plan.health.map(|a| a.to_string()),
-        Some("127.0.0.1:13133".into())
-    );
-    assert_eq!(
-        made.plan.telemetry.metrics.map(|a| a.to_string()),
-        Some("127.0.0.1:8888".into())
-    );
+    assert_eq!(made.plan.health.map(|a| a.to_string()), Some("127.0.0.1:13133".into()));
+    assert_eq!(made.plan.telemetry.metrics.map(|a| a.to_string()), Some("127.0.0.1:8888".into()));
 }
 
 #[test]
 fn metrics_have_an_address_unless_they_are_off() {
     let metrics = |yaml: &str| {
         let yaml = format!("service: {{telemetry: {{metrics: {{level: basic, {yaml}}}}}}}");
-        loaded(load_over(&yaml))
-            .plan
-            .telemetry
-            .metrics
-            .map(|address| address.to_string())
+        loaded(load_over(&yaml)).plan.telemetry.metrics.map(|address| address.to_string())
     };
     let reader = |keys: &str| metrics(&format!("readers: [{{pull: {{exporter: {{{keys}}}}}}}]"));
     assert_eq!(metrics(""), Some("127.0.0.1:8888".into()));
     assert_eq!(metrics("readers: []"), None);
     assert_eq!(metrics("address: ':9'"), Some("0.0.0.0:9".into()));
-    assert_eq!(
-        reader("prometheus: {host: '::1', port: 7}"),
-        Some("[::1]:7".into())
-    );
-    assert_eq!(
-        reader("prometheus: {host: localhost}"),
-        Some("127.0.0.1:8888".into())
-    );
+    assert_eq!(reader("prometheus: {host: '::1', port: 7}"), Some("[::1]:7".into()));
+    assert_eq!(reader("prometheus: {host: localhost}"), Some("127.0.0.1:8888".into()));
     assert_eq!(loaded(load_over("")).plan.telemetry.metrics, None);
 }
 
@@ -73,15 +53,11 @@ fn the_collectors_short_forms_and_old_names_are_taken() {
     let plan = loaded(load_text(GATEWAY)).plan;
     assert_eq!(plan.pipelines[0].name, "traces/x");
     assert_eq!(plan.pipelines[1].destinations, [1, 0]);
-    let Kind::OtlpGrpc(grpc) = &plan.destinations[0].kind else {
-        panic!("otlp is otlp_grpc")
-    };
+    let Kind::OtlpGrpc(grpc) = &plan.destinations[0].kind else { panic!("otlp is otlp_grpc") };
     assert_eq!(grpc.endpoint.to_string(), "http://a:4317/");
     assert_eq!(grpc.compression.algorithm, Algorithm::Zstd);
     assert!(grpc.headers["x-tenant"].is_sensitive());
-    let Kind::OtlpHttp(http) = &plan.destinations[1].kind else {
-        panic!("otlphttp is otlp_http")
-    };
+    let Kind::OtlpHttp(http) = &plan.destinations[1].kind else { panic!("otlphttp is otlp_http") };
     let urls: Vec<String> = http.urls.iter().map(ToString::to_string).collect();
     assert_eq!(
         urls,
@@ -119,10 +95,7 @@ fn unused_receivers_and_destinations_are_not_in_the_plan_and_indices_fit() {
     assert_eq!(plan.listeners[0].receiver_name, "otlp/b");
     assert_eq!(plan.pipelines[0].receivers, [plan.listeners[0].receiver]);
     assert_eq!(plan.destinations.len(), 1);
-    assert_eq!(
-        plan.destinations[usize::from(plan.pipelines[0].destinations[0])].name,
-        "debug"
-    );
+    assert_eq!(plan.destinations[usize::from(plan.pipelines[0].destinations[0])].name, "debug");
 }
 
 #[test]
@@ -148,42 +121,24 @@ fn batches_are_as_processor_or_exporter_say_and_else_each_request_by_itself() {
         bytes_max: 4_000_000,
         flush_timeout: Duration::ZERO,
     };
-    let defaults = Batch {
-        items_min: 8192,
-        flush_timeout: Duration::from_millis(200),
-        ..none
-    };
+    let defaults = Batch { items_min: 8192, flush_timeout: Duration::from_millis(200), ..none };
     assert_eq!(batch(""), none);
     assert_eq!(processor("batch", ""), defaults);
     assert_eq!(processor("queue_batch", ""), defaults);
     assert_eq!(exporter("{}"), defaults);
     assert_eq!(exporter(""), none);
     assert_eq!(
-        processor(
-            "batch",
-            "timeout: 0s, send_batch_size: 5, send_batch_max_size: 9"
-        ),
-        Batch {
-            items_max: 9,
-            ..none
-        }
+        processor("batch", "timeout: 0s, send_batch_size: 5, send_batch_max_size: 9"),
+        Batch { items_max: 9, ..none }
     );
     assert_eq!(processor("queue_batch", "batch: {min_size: 0}"), none);
     assert_eq!(
         exporter("{sizer: bytes, min_size: 1000, max_size: 2000, flush_timeout: 1s}"),
-        Batch {
-            bytes_min: 1000,
-            bytes_max: 2000,
-            flush_timeout: Duration::from_secs(1),
-            ..none
-        }
+        Batch { bytes_min: 1000, bytes_max: 2000, flush_timeout: Duration::from_secs(1), ..none }
     );
     assert_eq!(
         batch("engine: {limits: {batch_bytes_max: 1MiB}}"),
-        Batch {
-            bytes_max: 1 << 20,
-            ..none
-        }
+        Batch { bytes_max: 1 << 20, ..none }
     );
 }
 
@@ -201,22 +156,15 @@ fn acks_come_from_the_pipeline_the_exporters_or_the_default() {
     };
     assert_eq!(ack("", ""), Ack::Accepted);
     assert_eq!(ack("default: delivered", ""), Ack::Delivered);
-    assert_eq!(
-        ack("default: delivered, pipelines: {traces: accepted}", ""),
-        Ack::Accepted
-    );
+    assert_eq!(ack("default: delivered, pipelines: {traces: accepted}", ""), Ack::Accepted);
     assert_eq!(ack("pipelines: {traces: delivered}", ""), Ack::Delivered);
     assert_eq!(ack("", "wait_for_result: true"), Ack::Delivered);
 }
 
 #[test]
 fn cores_are_lists_in_either_form_and_exporters_share_where_they_have_none() {
-    let cores = |yaml: &str| {
-        loaded(load_over(&format!("engine: {{cores: {yaml}}}")))
-            .plan
-            .engine
-            .cores
-    };
+    let cores =
+        |yaml: &str| loaded(load_over(&format!("engine: {{cores: {yaml}}}"))).plan.engine.cores;
     assert_eq!(cores("auto"), Placement::Auto);
     assert_eq!(
         cores("{receivers: '0-2,5', exporters: [6, 7], control: 8}"),
@@ -228,11 +176,7 @@ fn cores_are_lists_in_either_form_and_exporters_share_where_they_have_none() {
     );
     assert_eq!(
         cores("{receivers: 3}"),
-        Placement::Explicit {
-            receivers: vec![3],
-            exporters: vec![3],
-            control: None
-        }
+        Placement::Explicit { receivers: vec![3], exporters: vec![3], control: None }
     );
 }
 
@@ -255,10 +199,7 @@ fn variables_are_expanded_once_and_typed_where_they_stand_alone() {
     )
     .expect("proper");
     assert_eq!(made.endpoint.to_string(), "http://collector:4317/");
-    assert_eq!(
-        (made.timeout, made.connections),
-        (Duration::from_secs(7), 77)
-    );
+    assert_eq!((made.timeout, made.connections), (Duration::from_secs(7), 77));
     assert_eq!(made.authority, None);
     assert_eq!(made.headers["a"], "x-$-s3cret-$");
     assert_eq!(made.headers["b"], "${env:TOKEN}");
@@ -266,36 +207,22 @@ fn variables_are_expanded_once_and_typed_where_they_stand_alone() {
     let made = grpc("    headers: ${env:HEADERS}").expect("a map in a variable");
     assert_eq!(made.headers["x-b"], "2");
     let problems = grpc("    headers: \"${env:HEADERS}\"").expect_err("quoted, it is a text");
-    check(
-        &problems,
-        &["c.yaml:4:14: exporters.otlp_grpc.headers must be a map"],
-    );
+    check(&problems, &["c.yaml:4:14: exporters.otlp_grpc.headers must be a map"]);
 }
 
 #[test]
 fn variables_that_are_not_set_and_references_that_are_none_are_refused() {
     for (reference, expected) in [
-        (
-            "${env:NONE}",
-            "the environment variable NONE is not set & ${env:NONE:-default}",
-        ),
+        ("${env:NONE}", "the environment variable NONE is not set & ${env:NONE:-default}"),
         ("${NONE}", "the environment variable NONE is not set"),
-        (
-            "${file:/etc/passwd}",
-            "references to \"file:\" are not supported",
-        ),
+        ("${file:/etc/passwd}", "references to \"file:\" are not supported"),
         ("${env:1A}", "\"1A\" is no name"),
         ("${env:A", "does not close it"),
         (&"${A:-".repeat(20), "does not close it"),
-        (
-            &format!("{}{}", "${A:-".repeat(20), "}".repeat(20)),
-            "nested deeper",
-        ),
+        (&format!("{}{}", "${A:-".repeat(20), "}".repeat(20)), "nested deeper"),
     ] {
         let yaml = format!("exporters: {{debug: {{verbosity: '{reference}'}}}}");
-        let problems = load_over(&yaml)
-            .map(|_| ())
-            .expect_err("no proper reference");
+        let problems = load_over(&yaml).map(|_| ()).expect_err("no proper reference");
         check(&problems[..1], &[expected]);
     }
 }
@@ -304,40 +231,21 @@ fn variables_that_are_not_set_and_references_that_are_none_are_refused() {
 fn later_sources_and_sets_win_maps_merge_and_lists_are_replaced() {
     let sources = [
         text("a", AROUND),
-        text(
-            "b",
-            "exporters: {nop: }\nservice: {pipelines: {traces: {exporters: [nop]}}}",
-        ),
+        text("b", "exporters: {nop: }\nservice: {pipelines: {traces: {exporters: [nop]}}}"),
         Source::parse("yaml:engine::limits::requests_max: 7").expect("a proper source"),
     ];
-    let sets = [
-        "engine.limits.requests_max=9",
-        "engine::drain_timeout=${env:SIZE}s",
-    ];
+    let sets = ["engine.limits.requests_max=9", "engine::drain_timeout=${env:SIZE}s"];
     let made = loaded(load_in(&environment, &sources, &sets.map(str::to_owned)));
     assert_eq!(made.plan.engine.limits.requests_max, 9);
     assert_eq!(made.plan.engine.drain_timeout, Duration::from_secs(77));
-    let names: Vec<&str> = made
-        .plan
-        .destinations
-        .iter()
-        .map(|d| d.name.as_str())
-        .collect();
+    let names: Vec<&str> = made.plan.destinations.iter().map(|d| d.name.as_str()).collect();
     assert_eq!(names, ["nop"]);
-    let bad = load_in(
-        &environment,
-        &sources,
-        &["engine.ring.entries=1000".to_owned()],
-    );
+    let bad = load_in(&environment, &sources, &["engine.ring.entries=1000".to_owned()]);
     check(
         &bad.map(|_| ()).expect_err("no power of two"),
         &["error: --set engine.ring.entries: engine.ring.entries must be a power of two"],
     );
-    let bad = load_in(
-        &environment,
-        &sources,
-        &["engine.ring".to_owned(), "a..b=1".to_owned()],
-    );
+    let bad = load_in(&environment, &sources, &["engine.ring".to_owned(), "a..b=1".to_owned()]);
     check(
         &bad.map(|_| ()).expect_err("no settings"),
         &["form key=value", "--set a..b: & empty part"],
@@ -395,32 +303,17 @@ fn every_text_survives_printing() {
     ];
     let item = |text: &&str| tree::Node {
         place: super::super::Place::whole(&"test".into()),
-        value: tree::Value::Scalar {
-            text: (*text).to_owned(),
-            plain: false,
-        },
+        value: tree::Value::Scalar { text: (*text).to_owned(), plain: false },
     };
     let list = awkward.iter().map(item).collect();
     let place = super::super::Place::whole(&"test".into());
-    let list = tree::Node {
-        place: place.clone(),
-        value: tree::Value::List(list),
-    };
-    let entry = tree::Entry {
-        key: "a".into(),
-        place: place.clone(),
-        node: list,
-    };
-    let root = tree::Node {
-        place,
-        value: tree::Value::Map(vec![entry]),
-    };
+    let list = tree::Node { place: place.clone(), value: tree::Value::List(list) };
+    let entry = tree::Entry { key: "a".into(), place: place.clone(), node: list };
+    let root = tree::Node { place, value: tree::Value::Map(vec![entry]) };
     let printed = print::print(&root);
     let report = Report::default();
     let read = tree::read(&printed, &"printed".into(), &report).expect("what is printed is YAML");
-    let tree::Value::List(items) = &read.entries()[0].node.value else {
-        panic!("{printed}")
-    };
+    let tree::Value::List(items) = &read.entries()[0].node.value else { panic!("{printed}") };
     let texts: Vec<String> = items
         .iter()
         .map(|item| match &item.value {

@@ -5,9 +5,7 @@ use super::*;
 /// Errors of `yaml` laid over a configuration that is fine.
 #[track_caller]
 fn refuses(yaml: &str, expected: &[&str]) {
-    let problems = load_over(yaml)
-        .map(|_| ())
-        .expect_err("this is no proper configuration");
+    let problems = load_over(yaml).map(|_| ()).expect_err("this is no proper configuration");
     check(&problems, expected);
 }
 
@@ -28,23 +26,12 @@ fn grpc(keys: &str) -> String {
 fn unknown_keys_are_refused_with_place_and_suggestion() {
     refuses(
         "exporters:\n  debug:\n    verbosty: basic\n",
-        &[
-            "error: c.yaml:3:5: unknown key \"verbosty\" in exporters.debug\n hint: did you mean \
-           \"verbosity\"?",
-        ],
+        &["error: c.yaml:3:5: unknown key \"verbosty\" in exporters.debug\n hint: did you mean \
+           \"verbosity\"?"],
     );
-    refuses(
-        "engine: {zebra: 1}",
-        &["c.yaml:1:10: & hint: known here: cores, limits, memory"],
-    );
-    refuses(
-        "recievers: {}",
-        &["unknown key \"recievers\" in the configuration & \"receivers\"?"],
-    );
-    refuses(
-        "exporters: {nop: {a: 1}}",
-        &["exporters.nop & known here: no keys"],
-    );
+    refuses("engine: {zebra: 1}", &["c.yaml:1:10: & hint: known here: cores, limits, memory"]);
+    refuses("recievers: {}", &["unknown key \"recievers\" in the configuration & \"receivers\"?"]);
+    refuses("exporters: {nop: {a: 1}}", &["exporters.nop & known here: no keys"]);
 }
 
 #[test]
@@ -67,34 +54,18 @@ fn all_mistakes_of_a_file_are_reported_in_its_order() {
 #[test]
 fn wrong_forms_are_named() {
     refuses("engine: [1]", &["engine must be a map, not a list"]);
-    refuses(
-        "engine: {drain_timeout: {a: 1}}",
-        &["must be a single value (duration), not a map"],
-    );
+    refuses("engine: {drain_timeout: {a: 1}}", &["must be a single value (duration), not a map"]);
     refuses(
         "exporters: 5",
-        &[
-            "names the exporter \"debug\"",
-            "\"exporters\" must be a map, not a single value & 1:12",
-        ],
+        &["names the exporter \"debug\"", "\"exporters\" must be a map, not a single value & 1:12"],
     );
     refuses(
         "service: {pipelines: {traces: {exporters: [[debug]]}}}",
-        &[
-            "must hold names only, not a list",
-            "traces.exporters is missing or empty",
-        ],
+        &["must hold names only, not a list", "traces.exporters is missing or empty"],
     );
-    refuses(
-        "exporters: {'debug/': {}}",
-        &["\"debug/\" is no name for a component"],
-    );
+    refuses("exporters: {'debug/': {}}", &["\"debug/\" is no name for a component"]);
     let problems = load_text("just a text").map(|_| ()).expect_err("no map");
-    assert!(
-        problems[0]
-            .to_string()
-            .contains("the configuration must be a map")
-    );
+    assert!(problems[0].to_string().contains("the configuration must be a map"));
 }
 
 #[test]
@@ -117,11 +88,7 @@ fn what_the_collector_has_and_forebay_has_not_says_what_to_do() {
     refuses(
         "receivers: {otlp: {protocols: {http: {endpoint: 'localhost:0', cors: {}, \
          read_timeout: 1s, compression_algorithms: [br]}}}}",
-        &[
-            "http.cors",
-            "http.read_timeout & engine.limits",
-            "unknown compression algorithm \"br\"",
-        ],
+        &["http.cors", "http.read_timeout & engine.limits", "unknown compression algorithm \"br\""],
     );
     refuses(
         &grpc(
@@ -135,10 +102,7 @@ fn what_the_collector_has_and_forebay_has_not_says_what_to_do() {
             "auth is not supported & headers.authorization",
         ],
     );
-    refuses(
-        "exporters: {loadbalancing: {}}",
-        &["unknown exporter type \"loadbalancing\" & fleet"],
-    );
+    refuses("exporters: {loadbalancing: {}}", &["unknown exporter type \"loadbalancing\" & fleet"]);
     refuses(
         "processors: {filter: {}}",
         &["unknown processor type \"filter\" & batch, queue_batch"],
@@ -148,39 +112,20 @@ fn what_the_collector_has_and_forebay_has_not_says_what_to_do() {
 
 #[test]
 fn refused_keys_may_be_null_which_is_how_not_set_is_written() {
-    warns(
-        "receivers: {otlp: {protocols: {grpc: {tls: , keepalive: null}}}}",
-        &[],
-    );
+    warns("receivers: {otlp: {protocols: {grpc: {tls: , keepalive: null}}}}", &[]);
 }
 
 #[test]
 fn destinations_that_would_need_tls_are_refused_unless_cleartext_is_asked_for() {
     let tls = "TLS to destinations is not supported yet: set tls.insecure: true";
     refuses(&grpc("endpoint: 'tempo:4317'"), &[tls]);
-    refuses(
-        &grpc("endpoint: 'tempo:4317', tls: {insecure: false}"),
-        &[tls],
-    );
-    refuses(
-        &grpc("endpoint: 'https://tempo:4317', tls: {insecure: true}"),
-        &["TLS"],
-    );
-    refuses(
-        &grpc("endpoint: 'tempo:4317', tls: {insecure: true, ca_file: /a}"),
-        &["tls.ca_file"],
-    );
-    loaded(load_over(&grpc(
-        "endpoint: 'tempo:4317', tls: {insecure: true}",
-    )));
+    refuses(&grpc("endpoint: 'tempo:4317', tls: {insecure: false}"), &[tls]);
+    refuses(&grpc("endpoint: 'https://tempo:4317', tls: {insecure: true}"), &["TLS"]);
+    refuses(&grpc("endpoint: 'tempo:4317', tls: {insecure: true, ca_file: /a}"), &["tls.ca_file"]);
+    loaded(load_over(&grpc("endpoint: 'tempo:4317', tls: {insecure: true}")));
     loaded(load_over(&grpc("endpoint: 'http://tempo:4317'")));
-    loaded(load_over(&grpc(
-        "endpoint: 'dns:///tempo:4317', tls: {insecure: true}",
-    )));
-    refuses(
-        "exporters: {otlp_http: {endpoint: 'https://a'}}",
-        &["TLS & c.yaml:1:35"],
-    );
+    loaded(load_over(&grpc("endpoint: 'dns:///tempo:4317', tls: {insecure: true}")));
+    refuses("exporters: {otlp_http: {endpoint: 'https://a'}}", &["TLS & c.yaml:1:35"]);
 }
 
 #[test]
@@ -189,20 +134,13 @@ fn endpoints_are_checked_and_credentials_in_them_are_not_repeated() {
     refuses(&grpc("endpoint: 'http://tempo'"), &["needs a port"]);
     refuses(&grpc("endpoint: 'http://a:1/path'"), &["must be host:port"]);
     refuses(&grpc("endpoint: 'unix:///a'"), &["unix socket"]);
-    refuses(
-        "exporters: {otlp_http: {endpoint: 'collector:4318'}}",
-        &["the scheme is missing"],
-    );
+    refuses("exporters: {otlp_http: {endpoint: 'collector:4318'}}", &["the scheme is missing"]);
     for yaml in [
         grpc("endpoint: 'http://user:s3cret@a:1'"),
         "exporters: {otlp_http: {endpoint: 'http://user:s3cret@a:1'}}".to_owned(),
     ] {
         let problems = load_over(&yaml).map(|_| ()).expect_err("credentials");
-        assert!(
-            !texts(&problems).concat().contains("s3cret"),
-            "{}",
-            problems[0]
-        );
+        assert!(!texts(&problems).concat().contains("s3cret"), "{}", problems[0]);
     }
 }
 
@@ -238,22 +176,13 @@ fn pipelines_name_what_there_is() {
             "c.yaml:7:5: & of no known signal & traces, metrics, logs, profiles",
         ],
     );
-    refuses(
-        "service: {pipelines: {traces: {receivers: []}}}",
-        &["receivers is missing or empty"],
-    );
-    refuses(
-        "service: {pipelines: }",
-        &["service.pipelines is missing or empty"],
-    );
+    refuses("service: {pipelines: {traces: {receivers: []}}}", &["receivers is missing or empty"]);
+    refuses("service: {pipelines: }", &["service.pipelines is missing or empty"]);
     refuses(
         "service: {extensions: [health_chek]}\nextensions: {health_check: }",
         &["service.extensions names \"health_chek\" & mean \"health_check\"?"],
     );
-    check(
-        &load_text("").map(|_| ()).expect_err("nothing"),
-        &["service.pipelines is missing"],
-    );
+    check(&load_text("").map(|_| ()).expect_err("nothing"), &["service.pipelines is missing"]);
 }
 
 #[test]
@@ -296,14 +225,8 @@ fn addresses_are_taken_once() {
                  service: {{pipelines: {{traces: {{receivers: [otlp, otlp/b]}}}}}}"
         )
     };
-    refuses(
-        &two("localhost:4317", "127.0.0.1:4317"),
-        &["127.0.0.1:4317 is taken & c.yaml:1:"],
-    );
-    refuses(
-        &two("localhost:4317", "0.0.0.0:4317"),
-        &["is taken by 127.0.0.1:4317"],
-    );
+    refuses(&two("localhost:4317", "127.0.0.1:4317"), &["127.0.0.1:4317 is taken & c.yaml:1:"]);
+    refuses(&two("localhost:4317", "0.0.0.0:4317"), &["is taken by 127.0.0.1:4317"]);
     loaded(load_over(&two("localhost:0", "localhost:0")));
     loaded(load_over(&two("localhost:4317", "localhost:4318")));
     refuses(
@@ -311,10 +234,7 @@ fn addresses_are_taken_once() {
              extensions: [health_check]}\nextensions: {health_check: }",
         &["13133 is taken"],
     );
-    refuses(
-        "receivers: {otlp: {protocols: }}",
-        &["receivers.otlp takes no protocol"],
-    );
+    refuses("receivers: {otlp: {protocols: }}", &["receivers.otlp takes no protocol"]);
 }
 
 #[test]
@@ -324,9 +244,7 @@ fn a_budget_below_the_largest_request_is_refused() {
         &["c.yaml:3:5: & 33554432 bytes & receivers.otlp takes requests of up to 67108864 bytes"],
     );
     let smaller = "receivers: {otlp: {protocols: {grpc: {max_recv_msg_size_mib: 16}}}}\n";
-    loaded(load_over(&format!(
-        "{smaller}engine: {{memory: {{budget_bytes: 32MiB}}}}"
-    )));
+    loaded(load_over(&format!("{smaller}engine: {{memory: {{budget_bytes: 32MiB}}}}")));
 }
 
 #[test]
@@ -339,18 +257,12 @@ fn batching_and_acks_must_agree_within_a_pipeline() {
         )
     };
     let batch = "service.pipelines.traces has more than one way to batch";
-    refuses(
-        &pair("batch: {min_size: 1}", "batch: {min_size: 2}"),
-        &[batch],
-    );
+    refuses(&pair("batch: {min_size: 1}", "batch: {min_size: 2}"), &[batch]);
     refuses(&pair("batch: {}", ""), &[batch]);
     loaded(load_over(&pair("batch: {}", "batch: {}")));
     let ack = "waits for only some of its destinations & exporters.otlp_http has not";
     refuses(&pair("wait_for_result: true", ""), &[ack]);
-    loaded(load_over(&pair(
-        "wait_for_result: true",
-        "wait_for_result: true",
-    )));
+    loaded(load_over(&pair("wait_for_result: true", "wait_for_result: true")));
     let engine = "\nengine: {acks: {pipelines: {traces: accepted, trace: delivered}}}";
     let both = pair("wait_for_result: true", "wait_for_result: true") + engine;
     refuses(
@@ -361,13 +273,7 @@ fn batching_and_acks_must_agree_within_a_pipeline() {
         ],
     );
     refuses(
-        &pair(
-            "batch: {min_size: 10, max_size: 5}",
-            "batch: {min_size: 10, max_size: 5}",
-        ),
-        &[
-            "max_size must be 0 or at least min_size (10)",
-            "max_size must be",
-        ],
+        &pair("batch: {min_size: 10, max_size: 5}", "batch: {min_size: 10, max_size: 5}"),
+        &["max_size must be 0 or at least min_size (10)", "max_size must be"],
     );
 }

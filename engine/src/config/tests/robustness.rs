@@ -21,16 +21,9 @@ fn aliases_that_grow_without_end_are_refused() {
     assert!(bomb.len() < 1000);
     refuses(&bomb, &format!("more than {NODES_MAX} values"));
     refuses("a: &a [*a]", "c.yaml:1:");
-    let long = format!(
-        "a: &a {}\nb: [{}]",
-        "x".repeat(1 << 20),
-        "*a, ".repeat(1_000)
-    );
+    let long = format!("a: &a {}\nb: [{}]", "x".repeat(1 << 20), "*a, ".repeat(1_000));
     refuses(&long, "16 MiB of text");
-    refuses(
-        &format!("{}: 1", "x".repeat(1 << 10)),
-        "unknown key \"xxx & ...",
-    );
+    refuses(&format!("{}: 1", "x".repeat(1 << 10)), "unknown key \"xxx & ...");
 }
 
 #[test]
@@ -54,38 +47,23 @@ fn sources_that_are_no_configuration_say_so() {
     refuses("a: 1\n---\nb: 2", "more than one YAML document");
     refuses("!!map {}", "tags");
     refuses("? [a]\n: b", "a key must be a name");
-    let missing = load_in(
-        &environment,
-        &[Source::parse("file:/no/such").expect("a path")],
-        &[],
-    );
-    check(
-        &missing.map(|_| ()).expect_err("no file"),
-        &["error: /no/such: can't be read: No such"],
-    );
+    let missing = load_in(&environment, &[Source::parse("file:/no/such").expect("a path")], &[]);
+    check(&missing.map(|_| ()).expect_err("no file"), &["error: /no/such: can't be read: No such"]);
     let endless = load_in(&environment, &[Source::File("/dev/zero".into())], &[]);
     check(
         &endless.map(|_| ()).expect_err("no end"),
         &["/dev/zero: can't be read: more than 8 MiB"],
     );
     let unset = load_in(&environment, &[Source::Environment("NONE".into())], &[]);
-    check(
-        &unset.map(|_| ()).expect_err("not set"),
-        &["NONE is not set"],
-    );
+    check(&unset.map(|_| ()).expect_err("not set"), &["NONE is not set"]);
 }
 
 #[test]
 fn a_file_is_read_and_named_in_its_problems() {
     let path = std::env::temp_dir().join(format!("forebay-config-{}.yaml", std::process::id()));
     let mut file = std::fs::File::create(&path).expect("a file in the temporary folder");
-    file.write_all(b"exporters: {debug: {x: 1}}")
-        .expect("written");
-    let read = load_in(
-        &environment,
-        &[text("a", AROUND), Source::File(path.clone())],
-        &[],
-    );
+    file.write_all(b"exporters: {debug: {x: 1}}").expect("written");
+    let read = load_in(&environment, &[text("a", AROUND), Source::File(path.clone())], &[]);
     std::fs::remove_file(&path).expect("removed");
     let expected = format!("error: {}:1:21: unknown key \"x\"", path.display());
     check(&read.map(|_| ()).expect_err("an unknown key"), &[&expected]);
@@ -97,37 +75,27 @@ fn merge_keys_add_what_the_map_does_not_have() {
         "engine: &e {drain_timeout: 1s}\nexporters:\n  debug: &d {verbosity: detailed}\n  \
          debug/2: {<<: *d, sampling_initial: 5}\n  debug/3: {<<: 4}\n",
     );
-    check(
-        &made.map(|_| ()).expect_err("4 is no map"),
-        &["\"<<\" takes a map & c.yaml:5:"],
-    );
+    check(&made.map(|_| ()).expect_err("4 is no map"), &["\"<<\" takes a map & c.yaml:5:"]);
 }
 
 /// Cuts, doubles and swaps pieces of good configurations: every result is an answer, not a panic.
 #[test]
 fn no_mutation_of_a_configuration_panics() {
-    let seed = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(20_260_817);
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_817);
     println!("SEED={seed}");
     let mut state: u64 = seed;
     let mut draw = |bound: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % bound.max(1)
     };
     let docs = super::docs::page();
-    let mut seeds: Vec<String> = super::docs::examples(&docs)
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let mut seeds: Vec<String> =
+        super::docs::examples(&docs).into_iter().map(str::to_owned).collect();
     // With numbers, so that hardly any mutant is a name to look up.
     seeds.push(include_str!("../default.yaml").replace("localhost", "127.0.0.1"));
-    let pieces = [
-        "${env:", "}", "::", "[", "{", "&a ", "*a", "- ", ": ", "\"", "'", "-1", "\u{0}", "é",
-    ];
+    let pieces =
+        ["${env:", "}", "::", "[", "{", "&a ", "*a", "- ", ": ", "\"", "'", "-1", "\u{0}", "é"];
     for _ in 0..3_000 {
         let mut chars: Vec<char> = seeds[draw(seeds.len())].chars().collect();
         for _ in 0..1 + draw(4) {
