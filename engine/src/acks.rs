@@ -156,6 +156,14 @@ impl Verdict {
                      batch that this request travelled in"
                 ));
             }
+            Outcome::Parted { code, message, .. } => {
+                let failure = Failure {
+                    code: *code,
+                    message: format!("{destination} took only parts of the batch: {message}"),
+                    retryable: false,
+                };
+                self.merge(&Verdict { failure: Some(failure), ..Verdict::default() });
+            }
             Outcome::Dropped { reason, code, message } => {
                 let retryable =
                     matches!(reason, DropReason::Shutdown | DropReason::RetriesExhausted);

@@ -40,8 +40,8 @@ pub(crate) struct Part {
 #[derive(Default)]
 struct Tally {
     parts_delivered: u64,
-    /// Items that left without being delivered, for whatever reason.
-    lost_items: u64,
+    /// Items that left without being delivered, by [`DropReason::index`].
+    lost_items: [u64; DropReason::ALL.len()],
     last_drop: Option<(DropReason, Option<u32>, String)>,
 }
 
@@ -72,7 +72,7 @@ impl Held {
     /// The part in front was delivered, `rejected_items` of it excepted.
     pub(crate) fn delivered(&mut self, rejected_items: u64) {
         self.tally.parts_delivered += 1;
-        self.tally.lost_items += rejected_items;
+        self.tally.lost_items[DropReason::PartialSuccess.index()] += rejected_items;
         self.next_part();
     }
 
@@ -84,7 +84,7 @@ impl Held {
         message: String,
     ) -> u64 {
         let items = self.part().map_or(0, |part| part.counts.items);
-        self.tally.lost_items += items;
+        self.tally.lost_items[reason.index()] += items;
         self.tally.last_drop = Some((reason, code, message));
         self.next_part();
         items
@@ -123,7 +123,13 @@ impl Held {
             Tally { parts_delivered: 0, last_drop: Some((reason, code, message)), .. } => {
                 Outcome::Dropped { reason, code, message }
             }
-            tally => Outcome::Delivered { rejected_items: tally.lost_items },
+            Tally { lost_items, last_drop: Some((_, code, message)), .. } => {
+                Outcome::Parted { dropped_items: lost_items, code, message }
+            }
+            Tally { lost_items, last_drop: None, .. } => {
+                let rejected_items = lost_items[DropReason::PartialSuccess.index()];
+                Outcome::Delivered { rejected_items }
+            }
         }
     }
 

@@ -65,6 +65,12 @@ impl Shard {
                 row.dropped_items[DropReason::PartialSuccess.index()].add(rejected);
             }
             Outcome::Dropped { reason, .. } => row.dropped_items[reason.index()].add(items),
+            Outcome::Parted { dropped_items, .. } => {
+                for (row, dropped) in row.dropped_items.iter().zip(dropped_items) {
+                    row.add(*dropped);
+                }
+                row.delivered_items.add(items - dropped_items.iter().sum::<u64>());
+            }
         }
         if !pending.tickets.is_empty() {
             let name = &self.plan.destinations[usize::from(settled.destination)].name;

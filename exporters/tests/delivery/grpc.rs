@@ -77,7 +77,11 @@ fn c1_a_batch_over_the_limit_is_cut_and_an_item_over_it_is_dropped() {
     rig.offer(0, batch(1, &[&middle, &middle, &large, &middle]));
     rig.offer(0, batch(2, &[&large]));
     let ends = rig.ends(2);
-    assert_eq!(ends[&(0, 1)], Outcome::Delivered { rejected_items: 1 });
+    let Outcome::Parted { dropped_items, .. } = &ends[&(0, 1)] else {
+        panic!("one of its parts was dropped: {ends:?}");
+    };
+    assert_eq!(dropped_items[DropReason::TooLarge.index()], 1);
+    assert_eq!(dropped_items.iter().sum::<u64>(), 1);
     assert_eq!(drop_reason(&ends[&(0, 2)]), Some(DropReason::TooLarge));
     let stats = rig.finish().remove(0);
     assert_eq!(stats.dropped_items[DropReason::TooLarge.index()], 2);

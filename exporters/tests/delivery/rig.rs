@@ -145,7 +145,7 @@ pub(crate) fn delivered() -> Outcome {
 pub(crate) fn drop_reason(outcome: &Outcome) -> Option<DropReason> {
     match outcome {
         Outcome::Dropped { reason, .. } => Some(*reason),
-        Outcome::Delivered { .. } => None,
+        Outcome::Delivered { .. } | Outcome::Parted { .. } => None,
     }
 }
 
