@@ -1,0 +1,155 @@
+"""The list of scenarios: what is sent by whom, through which configuration, under which trouble.
+
+Each is a name and a function of a `Bench` that returns a note or raises `Failed`.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import by_curl
+import comparing
+import profiles
+import refusals
+import troubles
+from bench import Bench, Load, exporter_to, flow
+from forebay import Setup
+from telemetrygen import generated_counts
+
+COMPRESSIONS_HTTP = ("gzip", "zstd", "deflate", "zlib", "snappy", "x-snappy-framed", "lz4")
+
+
+@dataclass
+class Scenario:
+    name: str
+    body: Callable[[Bench], str]
+    # Asks for what a Collector does not do, so it cannot stand in for forebay here.
+    forebay_only: bool = False
+
+
+def all_scenarios() -> list[Scenario]:
+    return [
+        Scenario("the comparison itself sees every change", comparing.check),
+        *sdks(),
+        *by_hand(),
+        *exporter_compressions(),
+        *generators(),
+        *with_trouble(),
+        *answers(),
+    ]
+
+
+def sdks() -> list[Scenario]:
+    """Every SDK, protocol and compression, towards both exporters."""
+    product = itertools.product(
+        ("python", "node", "rust"),
+        ("grpc", "http-proto", "http-json"),
+        ("none", "gzip"),
+        ("grpc", "http"),
+    )
+    made = [
+        sent_by(f"{who} SDK", Load(who, protocol, compression), out)
+        for who, protocol, compression, out in product
+    ]
+    zstd = [Load("rust", protocol, "zstd") for protocol in ("grpc", "http-proto")]
+    return made + [sent_by("rust SDK", load, "grpc", forebay_only=True) for load in zstd]
+
+
+def by_hand() -> list[Scenario]:
+    """Shapes, compressions and protocol versions that SDKs leave out."""
+    grpcio = [Load("grpcio", "grpc", one, 2000, 20) for one in ("none", "gzip", "deflate")]
+    curl = [
+        Load("curl", protocol, compression)
+        for protocol in ("http-proto", "http-json")
+        for compression in ("none", *COMPRESSIONS_HTTP)
+    ]
+    http2 = [
+        Load(client, protocol, compression)
+        for client in ("curl-h2", "nghttp")
+        for protocol, compression in (("http-proto", "none"), ("http-json", "gzip"))
+    ]
+    big = Load("grpcio", "grpc", "none", 10_000, 10_000)
+    return [
+        *(sent_by("grpcio", load, "grpc", load.compression == "deflate") for load in grpcio),
+        *(sent_by("curl", load, "http", "framed" in load.compression) for load in curl),
+        *(sent_by(load.sender, load, "grpc", forebay_only=True) for load in http2),
+        sent_by("grpcio, 10,000 items a request", big, "grpc", forebay_only=True),
+        Scenario("grpcio -> no batching -> grpc", unbatched),
+        Scenario("profiles pass through whole", profiles.pass_through, forebay_only=True),
+    ]
+
+
+def exporter_compressions() -> list[Scenario]:
+    """What the exporters compress, the Collector reads."""
+    pairs = [
+        *(("grpc", one) for one in ("none", "snappy", "zstd")),
+        *(("http", one) for one in ("none", "zstd", "snappy", "zlib", "deflate", "lz4")),
+        *(("http-json", one) for one in ("none", "gzip")),
+    ]
+    load = Load("grpcio", "grpc", "gzip", 400, 40)
+    return [
+        sent_by(f"grpcio -> exporter with {compression}", load, out, compression=compression)
+        for out, compression in pairs
+    ]
+
+
+def generators() -> list[Scenario]:
+    return [
+        Scenario(f"telemetrygen, {how} -> {out}", generated_counts(how, out))
+        for how, out in (("grpc", "grpc"), ("http", "http"))
+    ]
+
+
+def with_trouble() -> list[Scenario]:
+    return [
+        *(
+            Scenario(f"{who}, every tenth answer UNAVAILABLE -> {out}", troubles.flaky(who, out))
+            for who in ("python", "node", "rust", "grpcio")
+            for out in ("grpc", "http")
+        ),
+        Scenario(
+            "grpcio, acks delivered, every tenth answer UNAVAILABLE -> grpc",
+            troubles.flaky("grpcio", "grpc", acks="delivered"),
+            forebay_only=True,
+        ),
+        Scenario("the Collector starts late", troubles.collector_starts_late),
+        Scenario("the Collector restarts under load", troubles.collector_restarts),
+        Scenario("SIGTERM under load", troubles.terminated_under_load),
+        Scenario("kill -9 with acks delivered", troubles.killed, forebay_only=True),
+        Scenario("fan-out to two Collectors", troubles.fan_out),
+        Scenario("fan-out while one Collector is down", troubles.fan_out_one_down),
+    ]
+
+
+def answers() -> list[Scenario]:
+    return [
+        Scenario("curl -d @trace.json without a header", by_curl.without_header, True),
+        Scenario("curl with the example files", by_curl.example_files),
+        Scenario("the embedded default shows what curl sends", by_curl.embedded_default, True),
+        Scenario("the local cluster under load", by_curl.local_cluster, forebay_only=True),
+        Scenario("refusals over HTTP", refusals.over_http, forebay_only=True),
+        Scenario("refusals over gRPC", refusals.over_grpc, forebay_only=True),
+        Scenario("broken requests poison nobody", refusals.poison_nobody, forebay_only=True),
+        Scenario("accepted items at the metrics address", by_curl.metrics, forebay_only=True),
+    ]
+
+
+def sent_by(
+    who: str, load: Load, out: str, forebay_only: bool = False, compression: str = "gzip"
+) -> Scenario:
+    def body(bench: Bench) -> str:
+        return flow(
+            bench,
+            load,
+            lambda downstream: Setup([exporter_to(out, downstream, compression=compression)]),
+        )
+
+    name = f"{who}, {load.protocol}, {load.compression} -> {out}"
+    return Scenario(name, body, forebay_only)
+
+
+def unbatched(bench: Bench) -> str:
+    load = Load("grpcio", "grpc", "none", 2000, 20)
+    return flow(
+        bench, load, lambda downstream: Setup([exporter_to("grpc", downstream)], batch=False)
+    )
