@@ -17,6 +17,8 @@
 //!
 //! Always
 //! - What [`json_to_proto`] makes passes `check`.
+//! - It makes no more bytes than it may, however few bytes of JSON ask for more: a number of two
+//!   characters can become eight bytes.
 //! - Messages nest at most [`crate::check::DEPTH_MAX`] deep, values inside unknown keys 128.
 
 use std::fmt;
@@ -32,8 +34,14 @@ mod token;
 mod write;
 
 /// Turns one OTLP/JSON request into protobuf. `json` must be one object; an empty request is `{}`.
-pub fn json_to_proto(signal: Signal, json: &[u8]) -> Result<Vec<u8>, JsonError> {
-    read::request(signal, json).map_err(|fault| JsonError::told(*fault, json))
+///
+/// `bytes_max` bounds the protobuf: a request of just as many bytes passes, and one of more ends as
+/// [`JsonReason::TooLarge`] where it gets too large, whatever stands behind that place. Until then
+/// it takes memory of a few times `bytes_max` for the output, and for one value at a time (a string
+/// with escapes, the digits of a number) that of a few times its text. The result may have spare
+/// capacity.
+pub fn json_to_proto(signal: Signal, json: &[u8], bytes_max: usize) -> Result<Vec<u8>, JsonError> {
+    read::request(signal, json, bytes_max).map_err(|fault| JsonError::told(*fault, json))
 }
 
 /// Appends the request as one JSON object on one line, without a line feed.
@@ -119,6 +127,10 @@ pub enum JsonReason {
     NotHex,
     NotBase64,
     TooDeep,
+    /// The request as protobuf takes more bytes than it may; the offset is where that showed.
+    TooLarge {
+        bytes_max: usize,
+    },
     /// Something follows the request's closing brace.
     TrailingBytes,
 }
@@ -144,6 +156,11 @@ impl fmt::Display for JsonReason {
                 f,
                 "nested too deep; {DEPTH_MAX} messages inside one another are allowed, \
                  and 128 levels in an unknown key"
+            ),
+            JsonReason::TooLarge { bytes_max } => write!(
+                f,
+                "from here on the request takes more than the {bytes_max} bytes of protobuf that \
+                 are allowed, and none of it was taken; send smaller batches or raise the limit"
             ),
             JsonReason::TrailingBytes => write!(f, "something follows the request"),
         }

@@ -2,12 +2,17 @@
 //!
 //! A request may have parts in several batches (it was split, or several pipelines take it). Its
 //! ticket is answered when the last part has ended, with the worst of what the parts met; or when
-//! it has waited for `engine.acks.timeout`, as retryable, while its parts go on.
+//! it has waited for `engine.acks.timeout` (or the call's own `grpc-timeout`, if that is sooner),
+//! as retryable, while its parts go on.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use forebay_exporters::batch::{DropReason, Outcome};
 use forebay_net::request::{Nanos, RequestId};
+
+/// So many deadlines of answered tickets are kept before they are cleared away.
+const DEADLINES_SPARE: usize = 64;
 
 /// A ticket, until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +55,8 @@ pub struct Failure {
 pub struct Tickets {
     slots: Vec<(u32, Option<Ticket>)>,
     free: Vec<u32>,
-    /// In the order of their deadlines, since all wait equally long.
-    deadlines: VecDeque<(Nanos, TicketId)>,
+    /// The next first. Tickets that were answered stay until they are due, or are many.
+    deadlines: BinaryHeap<Reverse<(Nanos, u32, u32)>>,
     open: usize,
 }
 
@@ -69,14 +74,22 @@ impl Tickets {
         slot.1 = Some(ticket);
         self.open += 1;
         let id = TicketId { index, generation: slot.0 };
-        self.deadlines.push_back((deadline, id));
+        self.deadlines.push(Reverse((deadline, id.index, id.generation)));
+        if self.deadlines.len() > 2 * self.open + DEADLINES_SPARE {
+            let slots = &self.slots;
+            self.deadlines.retain(|Reverse((_, index, generation))| {
+                let (current, ticket) = &slots[*index as usize];
+                ticket.is_some() && current == generation
+            });
+        }
         id
     }
 
-    /// The request has a part in one more batch.
-    pub fn add_part(&mut self, id: TicketId) {
+    /// The request has so many parts more. Said when they go into batches, not when these are
+    /// sealed: the first part may have ended before the last one's batch is full.
+    pub fn add_parts(&mut self, id: TicketId, parts: u32) {
         if let Some(ticket) = self.find(id) {
-            ticket.parts += 1;
+            ticket.parts += parts;
         }
     }
 
@@ -90,12 +103,13 @@ impl Tickets {
 
     /// The next ticket that has waited too long.
     pub fn poll_late(&mut self, now: Nanos) -> Option<Ticket> {
-        while let Some((deadline, id)) = self.deadlines.front().copied() {
+        while let Some(Reverse((deadline, index, generation))) = self.deadlines.peek().copied() {
+            let id = TicketId { index, generation };
             let is_open = self.find(id).is_some();
             if is_open && deadline > now {
                 return None;
             }
-            self.deadlines.pop_front();
+            self.deadlines.pop();
             if is_open {
                 return Some(self.take(id));
             }
@@ -105,7 +119,7 @@ impl Tickets {
 
     /// When [`Tickets::poll_late`] has something to say, at the latest.
     pub fn deadline(&self) -> Option<Nanos> {
-        self.deadlines.front().map(|(deadline, _)| *deadline)
+        self.deadlines.peek().map(|Reverse((deadline, ..))| *deadline)
     }
 
     pub fn count(&self) -> usize {
@@ -192,8 +206,7 @@ mod tests {
     fn a_ticket_is_answered_with_its_last_part_and_the_worst_verdict() {
         let mut tickets = Tickets::default();
         let id = tickets.open(request(1), 7, 100);
-        tickets.add_part(id);
-        tickets.add_part(id);
+        tickets.add_parts(id, 2);
         let mut bad = Verdict::default();
         let dropped = |reason| Outcome::Dropped { reason, code: Some(3), message: "no".into() };
         bad.add("otlp_grpc", &dropped(DropReason::Shutdown), 10, true);
@@ -207,15 +220,33 @@ mod tests {
     }
 
     #[test]
+    fn answered_tickets_leave_no_deadlines_behind_however_long_one_of_them_waits() {
+        let mut tickets = Tickets::default();
+        let stuck = tickets.open(request(0), 0, 1_000);
+        tickets.add_parts(stuck, 1);
+        for n in 1..10_000 {
+            let id = tickets.open(request(n), 0, 1_000 + u64::from(n));
+            tickets.add_parts(id, 1);
+            assert!(tickets.end_part(id, &Verdict::default()).is_some());
+            assert!(tickets.deadlines.len() <= 2 * 2 + DEADLINES_SPARE);
+        }
+        let early = tickets.open(request(1), 0, 500);
+        tickets.add_parts(early, 1);
+        assert_eq!(tickets.deadline(), Some(500));
+        assert_eq!(tickets.poll_late(500).unwrap().request, request(1));
+        assert_eq!(tickets.poll_late(1_000).unwrap().request, request(0));
+    }
+
+    #[test]
     fn a_late_ticket_is_answered_once_and_its_parts_end_unheard() {
         let mut tickets = Tickets::default();
         let id = tickets.open(request(1), 0, 100);
-        tickets.add_part(id);
+        tickets.add_parts(id, 1);
         assert!(tickets.poll_late(99).is_none());
         assert_eq!(tickets.poll_late(100).unwrap().request, request(1));
         assert!(tickets.poll_late(100).is_none());
         let again = tickets.open(request(2), 0, 200);
-        tickets.add_part(again);
+        tickets.add_parts(again, 1);
         assert!(tickets.end_part(id, &Verdict::default()).is_none(), "an old id is nobody's");
         assert_eq!(tickets.end_part(again, &Verdict::default()).unwrap().request, request(2));
     }

@@ -78,7 +78,7 @@ impl Batcher {
     }
 
     /// Takes a request; batches that this completes go to `sealed`. Each part that the request
-    /// is cut into adds `ticket` to its batch once.
+    /// is cut into adds `ticket` to its batch once; returns how many parts there are.
     pub fn push(
         &mut self,
         checked: Checked,
@@ -86,7 +86,7 @@ impl Batcher {
         ticket: Option<TicketId>,
         now: Nanos,
         sealed: &mut Vec<Sealed>,
-    ) {
+    ) -> u32 {
         let (items_max, bytes_max) = (self.settings.items_max, self.settings.bytes_max);
         let items = checked.counts().items;
         let bytes = checked.bytes().len() as u64;
@@ -103,9 +103,11 @@ impl Batcher {
             Share::Own(bytes) if pieces.len() > 1 => Share::Joint(Rc::new(bytes)),
             share => share,
         };
+        let parts = pieces.len() as u32;
         for piece in pieces {
             self.add(piece, share.clone(), ticket, now, sealed);
         }
+        parts
     }
 
     /// Seals what has waited long enough.

@@ -17,17 +17,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_codec::check::{Checked, check};
 use forebay_codec::compress::{DecompressError, Decompressor, Encoding};
-use forebay_codec::json::json_to_proto;
+use forebay_codec::json::{JsonReason, json_to_proto};
 use forebay_codec::signal::Signal;
 use forebay_net::grpc;
 use forebay_net::request::{Admitted, Answer, Door, Head, Protocol, Refusal, Request};
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use self::answers::{Form, Problem, Shape};
 use self::route::{Route, route};
 use crate::budget::Budget;
 use crate::config::plan::Plan;
 use crate::ledger::{Ledger, RefuseReason, RequestEnd, ShardLedger, Transport};
+
+/// What an open request costs beside its body: its head and its stream.
+const OPEN_REQUEST_BYTES: usize = 1024;
+/// What a request in a batch costs beside its bytes: its place in the chain, its ticket.
+const KEPT_REQUEST_BYTES: usize = 128;
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 pub struct Ingest {
     plan: Arc<Plan>,
@@ -51,8 +58,10 @@ pub struct Ingest {
 pub struct Taken {
     pub checked: Checked,
     pub route: Route,
-    /// What the budget holds for it: the length of `checked`.
+    /// What the budget holds for it: the length of `checked`, and a little for its place.
     pub reserved: usize,
+    /// For how long a gRPC client waits, if it said so.
+    pub timeout: Option<Duration>,
 }
 
 impl Ingest {
@@ -107,6 +116,8 @@ impl Ingest {
     pub fn take(&mut self, request: Request) -> Result<Option<Taken>, (Route, Problem)> {
         let route = Route::unpack(request.tag);
         let mut reserved = request.reserved;
+        let timeout = request.head.headers.get(GRPC_TIMEOUT);
+        let timeout = timeout.and_then(|value| grpc::timeout(value.to_str().ok()?));
         let outcome = self.read(&route, request, &mut reserved);
         match outcome {
             Ok(checked) if checked.counts().items == 0 => {
@@ -122,7 +133,7 @@ impl Ingest {
                     return Err((route, self.overloaded(route.shape(), reason)));
                 }
                 self.door_row(&route).accepted_items.add(items);
-                Ok(Some(Taken { checked, route, reserved }))
+                Ok(Some(Taken { checked, route, reserved, timeout }))
             }
             Err(problem) => {
                 self.budget.give_back(reserved);
@@ -164,12 +175,14 @@ impl Ingest {
                 let code = grpc::code::INVALID_ARGUMENT;
                 return Err(Problem::new(shape, status, code, message.to_owned()));
             }
-            Form::Json | Form::Urlencoded => json_to_proto(route.signal, &body)
-                .map(Bytes::from)
-                .map_err(|error| Problem::invalid(shape, error.to_string()))?,
+            Form::Json | Form::Urlencoded => self.from_json(route, &body, bytes_max)?,
         };
-        if !self.reserve_exactly(body.len(), reserved) {
-            return Err(self.no_room(route));
+        let kept = body.len() + KEPT_REQUEST_BYTES;
+        if kept > self.budget.bytes_max() {
+            return Err(Problem::too_large(shape, self.budget.bytes_max() - KEPT_REQUEST_BYTES));
+        }
+        if !self.reserve_exactly(kept, reserved) {
+            return Err(self.overloaded(shape, RefuseReason::Memory));
         }
         let checked = check(route.signal, body)
             .map_err(|error| Problem::invalid(shape, error.to_string()))?;
@@ -188,12 +201,23 @@ impl Ingest {
             return Ok(body);
         }
         match self.decompressor.decompress(encoding, &body, bytes_max) {
-            Ok(bytes) => Ok(Bytes::from(bytes)),
+            Ok(bytes) => Ok(fitted(bytes)),
             Err(DecompressError::TooLarge { .. }) => {
                 Err(Problem::too_large(route.shape(), bytes_max))
             }
             Err(error) => Err(Problem::invalid(route.shape(), error.to_string())),
         }
+    }
+
+    /// Protobuf may be longer than the JSON it says the same as, so it is bounded too.
+    fn from_json(&self, route: &Route, body: &[u8], bytes_max: usize) -> Result<Bytes, Problem> {
+        let shape = route.shape();
+        json_to_proto(route.signal, body, bytes_max).map(fitted).map_err(|error| {
+            match error.reason {
+                JsonReason::TooLarge { bytes_max } => Problem::too_large(shape, bytes_max),
+                _ => Problem::invalid(shape, error.to_string()),
+            }
+        })
     }
 
     /// From the bytes of the body as it came to the bytes that are kept.
@@ -248,11 +272,6 @@ impl Ingest {
         self.retry_delay.mul_f64(factor)
     }
 
-    /// Bytes that will never fit are too large; others may come back.
-    fn no_room(&mut self, route: &Route) -> Problem {
-        self.overloaded(route.shape(), RefuseReason::Memory)
-    }
-
     fn warn_of_strindex(&mut self, checked: &Checked) {
         if checked.warnings().strindex_outside_profiles && !self.warned_strindex {
             self.warned_strindex = true;
@@ -266,7 +285,7 @@ impl Ingest {
 }
 
 impl Door for Ingest {
-    fn admit(&mut self, head: &Head) -> Result<Admitted, Answer> {
+    fn admit(&mut self, head: &mut Head) -> Result<Admitted, Answer> {
         let plan = self.plan.clone();
         let listener = &plan.listeners[usize::from(head.listener)];
         let serving = &self.pipelines[usize::from(listener.receiver)];
@@ -291,8 +310,13 @@ impl Door for Ingest {
             self.count(&route, RequestEnd::Overloaded);
             return Err(self.overloaded(route.shape(), reason).answer());
         }
+        let reserved = keep_what_is_needed(head);
+        if !self.budget.take(reserved) {
+            self.count(&route, RequestEnd::Overloaded);
+            return Err(self.overloaded(route.shape(), RefuseReason::Memory).answer());
+        }
         let framing = if route.transport == Transport::Grpc { grpc::PREFIX_BYTES } else { 0 };
-        Ok(Admitted { body_bytes_max: bytes_max + framing, tag: route.pack() })
+        Ok(Admitted { body_bytes_max: bytes_max + framing, tag: route.pack(), reserved })
     }
 
     fn reserve(&mut self, bytes: usize) -> bool {
@@ -314,6 +338,9 @@ impl Door for Ingest {
             Refusal::Overloaded => {
                 (RequestEnd::Overloaded, self.overloaded(shape, RefuseReason::Memory))
             }
+            Refusal::Draining => {
+                (RequestEnd::Overloaded, self.overloaded(shape, RefuseReason::Draining))
+            }
             Refusal::BodyTimeout => {
                 let message = "the body stalled for longer than engine.limits.body_timeout";
                 let status = StatusCode::REQUEST_TIMEOUT;
@@ -331,12 +358,34 @@ impl Door for Ingest {
 
     fn malformed(&mut self, status: StatusCode, reason: &'static str) -> Answer {
         self.rows().unrouted[RequestEnd::Malformed as usize].add(1);
-        Problem::plain(status, reason).answer()
+        Problem::plain(status, reason, Form::Json).answer()
     }
 
     fn abandoned(&mut self, _: Protocol) {
         self.rows().unrouted[RequestEnd::Abandoned as usize].add(1);
     }
+}
+
+/// Takes out of the head what no answer and no batch will need, and says what the rest, with the
+/// state that a protocol keeps for an open request, is charged at the budget.
+fn keep_what_is_needed(head: &mut Head) -> usize {
+    let mut needed = HeaderMap::new();
+    let mut bytes = OPEN_REQUEST_BYTES;
+    for name in [CONTENT_TYPE, GRPC_TIMEOUT] {
+        if let Some(value) = head.headers.remove(&name) {
+            bytes += value.len();
+            needed.insert(name, value);
+        }
+    }
+    head.headers = needed;
+    head.path = String::new();
+    bytes
+}
+
+/// As large as its content: what is kept is what the budget is charged for.
+fn fitted(mut bytes: Vec<u8>) -> Bytes {
+    bytes.shrink_to_fit();
+    Bytes::from(bytes)
 }
 
 fn looks_like_json(body: &[u8]) -> bool {

@@ -95,12 +95,17 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
         _ = interrupt.recv() => "SIGINT",
         () = engine.broken() => "",
     };
-    if name.is_empty() {
-        return Err("a core has ended by itself: what it held is lost with the process".to_owned());
+    let broken = name.is_empty();
+    if broken {
+        tracing::error!(
+            "A core has ended by itself, and what it held is lost. The others deliver what they \
+             hold, then the process ends"
+        );
+    } else {
+        tracing::info!(signal = name, "Received signal from OS");
     }
-    tracing::info!(signal = name, "Received signal from OS");
     tokio::select! {
-        code = engine.stop() => Ok(code),
+        code = engine.stop() => Ok(if broken { ExitCode::FAILURE } else { code }),
         _ = terminate.recv() => Ok(ended_at_once()),
         _ = interrupt.recv() => Ok(ended_at_once()),
     }
@@ -148,6 +153,12 @@ impl Engine {
             plan,
         });
         let (receivers, rung) = start_receivers(&view, &returns, sockets)?;
+        // Last: threads inherit where their parent may run.
+        if let Some(core) = cores.control
+            && let Err(error) = pin(core)
+        {
+            tracing::warn!(core, %error, "The control thread is not pinned to its core");
+        }
         Ok(Engine { view, stop, returns, receivers, exporters, addresses, rung, cores })
     }
 
@@ -236,7 +247,26 @@ impl Engine {
         self.returns.iter().for_each(|returns| returns.wake());
     }
 
-    fn last_word(self) -> ExitCode {
+    /// Whether every core that has ended did so in order; a panic has said its own text already.
+    fn ended_in_order(&mut self) -> bool {
+        let receivers = std::mem::take(&mut self.receivers);
+        let exporters = std::mem::take(&mut self.exporters);
+        let receivers = receivers.into_iter().filter(JoinHandle::is_finished).all(|thread| {
+            match thread.join() {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "A receiver core lost its ring");
+                    false
+                }
+                Err(_) => false,
+            }
+        });
+        let mut exporters = exporters.into_iter().filter(JoinHandle::is_finished);
+        exporters.all(|thread| thread.join().is_ok()) && receivers
+    }
+
+    fn last_word(mut self) -> ExitCode {
+        let in_order = self.ended_in_order();
         let totals = self.view.ledger.totals(&self.view.plan);
         let mut stdout = std::io::stdout();
         let ledger = match stdout.is_terminal() {
@@ -245,18 +275,28 @@ impl Engine {
         };
         // Nobody may be reading any more; the logs and the exit code still tell.
         let _ = stdout.write_all(ledger.as_bytes());
-        let clean = totals.is_balanced() && totals.in_flight_items() == 0;
-        if clean {
-            tracing::info!("Shutdown complete.");
-            ExitCode::SUCCESS
-        } else {
+        let in_flight_items = totals.in_flight_items();
+        if !totals.is_balanced() {
             tracing::error!(
-                in_flight_items = totals.in_flight_items(),
-                balanced = totals.is_balanced(),
+                in_flight_items,
                 "The ledger does not balance: items are lost that nobody accounted for"
             );
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
+        if in_flight_items > 0 {
+            tracing::error!(
+                in_flight_items,
+                "A core did not end in time: what it held was neither delivered nor given up, and \
+                 is lost with the process"
+            );
+            return ExitCode::FAILURE;
+        }
+        if !in_order {
+            tracing::error!("A core did not end in order: requests on it may have gone unanswered");
+            return ExitCode::FAILURE;
+        }
+        tracing::info!("Shutdown complete.");
+        ExitCode::SUCCESS
     }
 }
 

@@ -69,6 +69,10 @@ impl Phase {
     fn is_abandoning(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::ABANDONING
     }
+
+    fn read(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// What a shard is made of.
@@ -93,6 +97,7 @@ pub struct Shard {
     ledger: Arc<Ledger>,
     stats: Arc<ShardStats>,
     phase: Arc<Phase>,
+    phase_followed: u8,
     returns: Arc<ReturnQueue>,
     wake: Arc<Wake>,
     server: Server,
@@ -129,7 +134,7 @@ impl Shard {
         let server = Server::new(&ring, net_limits(&plan.engine.limits), sockets)?;
         let wake = server.wake();
         returns.attach(wake.clone());
-        Ok(Shard {
+        let mut shard = Shard {
             index: index as u16,
             ingest: Ingest::new(plan.clone(), ledger.clone(), index),
             batchers: plan.pipelines.iter().map(|p| Batcher::new(p.batch)).collect(),
@@ -145,11 +150,15 @@ impl Shard {
             ledger,
             stats,
             phase,
+            phase_followed: Phase::RUNNING,
             returns,
             wake,
             server,
             epoch,
-        })
+        };
+        // The first turn comes with the first client: healthy from here on.
+        shard.publish(shard.now());
+        Ok(shard)
     }
 
     pub fn rung(&self) -> Rung {
@@ -169,9 +178,12 @@ impl Shard {
         Ok(())
     }
 
-    /// The last answers leave, if their readers read them soon.
+    /// The last answers leave, if their readers read them soon: a connection that is closed with
+    /// bytes unread is reset, and that can overtake the answer.
     fn send_last_words(&mut self, since: Nanos) -> std::io::Result<()> {
-        while self.server.is_busy() && self.now() < since + LAST_WORDS {
+        while (self.server.is_busy() || self.server.is_lingering())
+            && self.now() < since + LAST_WORDS
+        {
             self.server.wait(self.now(), BLOCKED_RETRY)?;
             self.turn(self.now());
         }
@@ -245,11 +257,12 @@ impl Shard {
     /// Puts a request into the batch of each pipeline that takes it, and answers it if nobody
     /// has to wait for its delivery.
     fn batch(&mut self, id: RequestId, taken: Taken, now: Nanos) {
-        let Taken { checked, route, reserved } = taken;
+        let Taken { checked, route, reserved, timeout } = taken;
         let pipelines = self.ingest.pipelines(&route).to_vec();
         let waits = |p: &usize| self.plan.pipelines[*p].ack == Ack::Delivered;
         let ticket = pipelines.iter().any(waits).then(|| {
-            let deadline = now + self.plan.engine.ack_timeout.as_nanos() as Nanos;
+            let patience = timeout.unwrap_or(Duration::MAX).min(self.plan.engine.ack_timeout);
+            let deadline = now + patience.as_nanos() as Nanos;
             self.tickets.open(id, route.pack(), deadline)
         });
         if ticket.is_some() {
@@ -267,7 +280,11 @@ impl Shard {
             let waiting = ticket.filter(|_| self.plan.pipelines[*pipeline].ack == Ack::Delivered);
             let before = self.sealed.len();
             let batcher = &mut self.batchers[*pipeline];
-            batcher.push(checked.clone(), share.clone(), waiting, now, &mut self.sealed);
+            let checked = checked.clone();
+            let parts = batcher.push(checked, share.clone(), waiting, now, &mut self.sealed);
+            if let Some(ticket) = waiting {
+                self.tickets.add_parts(ticket, parts);
+            }
             self.count_in_flight(*pipeline, items);
             self.seal_from(before, *pipeline);
         }
@@ -296,9 +313,6 @@ impl Shard {
             let id = BatchId { receiver: self.index, seq: self.next_seq };
             self.next_seq += 1;
             let Sealed { chain, held, tickets, requests } = sealed;
-            for ticket in &tickets {
-                self.tickets.add_part(*ticket);
-            }
             let destinations = &self.plan.pipelines[pipeline].destinations;
             let pending = Pending {
                 pipeline,
@@ -338,6 +352,7 @@ impl Shard {
     }
 
     fn follow_phase(&mut self, now: Nanos) {
+        self.phase_followed = self.phase.read();
         if self.phase.is_draining() && !self.ingest.draining {
             self.ingest.draining = true;
             self.server.drain(now, &mut self.ingest, &mut self.requests);
@@ -348,7 +363,7 @@ impl Shard {
     }
 
     fn phase_is_followed(&self) -> bool {
-        self.phase.is_draining() == self.ingest.draining
+        self.phase.read() == self.phase_followed
     }
 
     fn is_done(&mut self) -> bool {

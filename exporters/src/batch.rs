@@ -32,11 +32,7 @@ pub enum Outcome {
     Dropped { reason: DropReason, code: Option<u32>, message: String },
     /// It was sent in parts that ended differently: what was dropped, by [`DropReason::index`];
     /// the rest was delivered. `code` and `message` are the last drop's.
-    Parted {
-        dropped_items: [u64; DropReason::ALL.len()],
-        code: Option<u32>,
-        message: String,
-    },
+    Parted { dropped_items: [u64; DropReason::ALL.len()], code: Option<u32>, message: String },
 }
 
 /// Why items left without being delivered. Each is a label in the ledger.

@@ -1,10 +1,12 @@
 //! `debug`: what came in, shown to a person, sampled.
 //!
-//! Never holds anything up: a batch that is not shown, or that cannot be written, counts as
-//! delivered all the same, since nobody keeps data on a terminal. One account is one write, so
-//! that accounts of several cores do not mix.
+//! Never keeps a batch for another try: one that is not shown, or that cannot be written, counts
+//! as delivered all the same, since nobody keeps data on a terminal. Writes on a thread of its own,
+//! so that a terminal or pipe that takes nothing holds up this destination alone. One account is
+//! one write, so that accounts of several cores do not mix.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use forebay_codec::signal::Signal;
 
 use crate::destination::{Debug as Settings, Verbosity};
 use crate::encode::json_of;
+use crate::scribe::{self, Page, Scribe};
 use crate::transport::{Request, delivered};
 use crate::verdict::Verdict;
 
@@ -26,7 +29,7 @@ const SAMPLING_WINDOW: Duration = Duration::from_secs(1);
 /// Prints accounts of batches.
 pub struct Printer {
     settings: Settings,
-    out: Box<dyn Write>,
+    out: Box<dyn Write + Send>,
     style: Style,
     window_began: Option<Instant>,
     /// Batches since then, shown or not.
@@ -42,9 +45,32 @@ pub fn on_stderr(settings: Settings) -> Printer {
     printer
 }
 
+/// A printer and its thread.
+pub(crate) struct Terminal(Scribe<Printer>);
+
+impl Terminal {
+    pub(crate) fn new(printer: Printer) -> Terminal {
+        Terminal(Scribe::new("debug", Arc::new(Mutex::new(printer))))
+    }
+
+    pub(crate) async fn print(&self, request: &Request<'_>) -> Verdict {
+        // See the file's header: a terminal that fails is no reason to keep data.
+        let _ = self.0.write(request).await;
+        delivered()
+    }
+}
+
+impl scribe::Write for Printer {
+    fn write(&mut self, page: &Page) -> Result<u64, Verdict> {
+        // A closed terminal is as good as one that nobody looks at.
+        let _ = self.show(page.signal, page.items, &page.chain, Instant::now());
+        Ok(0)
+    }
+}
+
 impl Printer {
     /// A printer without colours.
-    pub fn new(settings: Settings, out: Box<dyn Write>) -> Printer {
+    pub fn new(settings: Settings, out: Box<dyn Write + Send>) -> Printer {
         Printer {
             settings,
             out,
@@ -79,12 +105,6 @@ impl Printer {
         self.account(signal, items, chain, &mut account);
         self.out.write_all(account.as_bytes())?;
         self.out.flush()
-    }
-
-    pub(crate) fn print(&mut self, request: &Request<'_>) -> Verdict {
-        // See the file's header: a closed terminal is no reason to keep data.
-        let _ = self.show(request.signal, request.items, request.chain, Instant::now());
-        delivered()
     }
 
     fn account(&self, signal: Signal, items: u64, chain: &[Bytes], account: &mut String) {

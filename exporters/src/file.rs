@@ -1,20 +1,22 @@
 //! `file`: OTLP JSON, one request a line, with rotation.
 //!
-//! Writes with plain blocking calls on the exporter's thread, unbuffered: one write per line, so
-//! that a line is with the kernel when its batch settles. Never leaves half a line behind: after
-//! a failed write the file is cut back to the last whole line, and the batch is tried again. A
-//! path that several cores or destinations write to is one [`Sink`] behind one lock, so that lines
-//! never interleave and rotation happens once.
+//! Writes with plain blocking calls, unbuffered: one write per line, so that a line is with the
+//! kernel when its batch settles. They run on a thread per path, so that a disk that hangs holds up
+//! that path alone. Never leaves half a line behind: after a failed write the file is cut back to
+//! the last whole line, and the batch is tried again. A path that several cores or destinations
+//! write to is one [`Sink`] with one writer, so that lines never interleave and rotation happens
+//! once.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::destination::{File as Settings, Rotation};
 use crate::encode::json_of;
+use crate::scribe::{self, Page, Scribe, lock};
 use crate::transport::{Request, delivered};
 use crate::verdict::{FailureKind, Verdict, again};
 
@@ -22,11 +24,18 @@ use crate::verdict::{FailureKind, Verdict, again};
 mod tests;
 
 /// Every open path of the process.
-static OPEN: Mutex<Option<HashMap<PathBuf, Weak<Mutex<Writer>>>>> = Mutex::new(None);
+static OPEN: Mutex<Option<HashMap<PathBuf, Open>>> = Mutex::new(None);
+
+/// What is left of a path's sink: both parts, or only the writer while a write that was given up
+/// is still stuck.
+struct Open {
+    scribe: Weak<Scribe<Writer>>,
+    writer: Weak<Mutex<Writer>>,
+}
 
 /// A shared handle on one path.
 #[derive(Clone)]
-pub(crate) struct Sink(Arc<Mutex<Writer>>);
+pub(crate) struct Sink(Arc<Scribe<Writer>>);
 
 struct Writer {
     settings: Settings,
@@ -45,49 +54,60 @@ impl Sink {
         let path = std::path::absolute(&settings.path).unwrap_or_else(|_| settings.path.clone());
         let mut open = lock(&OPEN);
         let open = open.get_or_insert_default();
-        open.retain(|_, writer| writer.strong_count() > 0);
-        if let Some(writer) = open.get(&path).and_then(Weak::upgrade) {
-            return Sink(writer);
+        open.retain(|_, open| open.writer.strong_count() > 0);
+        let found = open.get(&path);
+        if let Some(scribe) = found.and_then(|open| open.scribe.upgrade()) {
+            return Sink(scribe);
         }
-        let writer = Arc::new(Mutex::new(Writer {
+        let writer = found
+            .and_then(|open| open.writer.upgrade())
+            .unwrap_or_else(|| Arc::new(Mutex::new(Writer::new(settings))));
+        let scribe = Arc::new(Scribe::new("file", Arc::clone(&writer)));
+        let handles = Open { scribe: Arc::downgrade(&scribe), writer: Arc::downgrade(&writer) };
+        open.insert(path, handles);
+        Sink(scribe)
+    }
+
+    pub(crate) async fn write(&self, request: &Request<'_>) -> Verdict {
+        match self.0.write(request).await {
+            Ok(bytes) => {
+                request.stats.sent(bytes);
+                delivered()
+            }
+            Err(verdict) => verdict,
+        }
+    }
+}
+
+impl scribe::Write for Writer {
+    fn write(&mut self, page: &Page) -> Result<u64, Verdict> {
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        json_of(page.signal, &page.chain, &mut line).map_err(|why| {
+            again(FailureKind::Internal, format!("the batch cannot be shown as JSON: {why}"))
+        })?;
+        line.push(b'\n');
+        let written = self.append(&line, SystemTime::now());
+        let bytes = line.len() as u64;
+        self.line = line;
+        written.map(|()| bytes).map_err(|error| {
+            let path = self.settings.path.display();
+            again(FailureKind::Write, format!("{path}: {error}"))
+        })
+    }
+}
+
+impl Writer {
+    fn new(settings: &Settings) -> Writer {
+        Writer {
             settings: settings.clone(),
             file: None,
             bytes: 0,
             opened_before: false,
             line: Vec::new(),
-        }));
-        open.insert(path, Arc::downgrade(&writer));
-        Sink(writer)
-    }
-
-    pub(crate) fn write(&self, request: &Request<'_>) -> Verdict {
-        let mut writer = lock(&self.0);
-        let mut line = std::mem::take(&mut writer.line);
-        line.clear();
-        if let Err(why) = json_of(request.signal, request.chain, &mut line) {
-            return again(
-                FailureKind::Internal,
-                format!("the batch cannot be shown as JSON: {why}"),
-            );
-        }
-        line.push(b'\n');
-        let written = writer.append(&line, SystemTime::now());
-        let bytes = line.len() as u64;
-        writer.line = line;
-        match written {
-            Ok(()) => {
-                request.stats.sent(bytes);
-                delivered()
-            }
-            Err(error) => {
-                let path = writer.settings.path.display();
-                again(FailureKind::Write, format!("{path}: {error}"))
-            }
         }
     }
-}
 
-impl Writer {
     /// Appends a whole line or nothing. `now` names the file that a rotation leaves behind.
     fn append(&mut self, line: &[u8], now: SystemTime) -> io::Result<()> {
         self.open()?;
@@ -218,9 +238,4 @@ fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (400 * era + year_of_era + u64::from(month <= 2), month, day)
-}
-
-/// A panic elsewhere leaves the writer usable: its length is only advanced by whole lines.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

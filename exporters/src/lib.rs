@@ -20,5 +20,6 @@ mod identity;
 mod journal;
 mod otlp_grpc;
 mod otlp_http;
+mod scribe;
 mod sender;
 mod transport;

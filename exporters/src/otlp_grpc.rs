@@ -29,8 +29,9 @@ use crate::verdict::{
 };
 
 mod connection;
+mod wire;
 
-use connection::Slot;
+use connection::{Absence, Record, Slot, is_garbage, no_http2};
 
 const PORT_DEFAULT: u16 = 4317;
 /// A connection that closes between being picked and being used is replaced this often before
@@ -55,10 +56,14 @@ enum Call {
     Answered(Verdict),
     /// The connection closed, or refused the stream, before an answer began.
     TurnedAway(h2::Error),
+    TimedOut,
 }
 
 impl Call {
-    fn unanswered(error: h2::Error) -> Call {
+    fn unanswered(error: h2::Error, record: &Record) -> Call {
+        if is_garbage(&error, record) {
+            return Call::Answered(again(FailureKind::Garbage, no_http2(&error)));
+        }
         let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
         if is_refused || error.is_go_away() || error.is_io() {
             Call::TurnedAway(error)
@@ -106,9 +111,9 @@ impl Client {
         let mut may_repeat = true;
         loop {
             // Connected first: while the destination is down nothing is compressed in vain.
-            let (slot, client) = match self.connected().await {
+            let (slot, client, record) = match self.connected().await {
                 Ok(connected) => connected,
-                Err(why) => return again(FailureKind::Connect, why),
+                Err(absence) => return absence.verdict(),
             };
             let pieces = match message.map_or_else(|| self.encode(request), Ok) {
                 Ok(pieces) => pieces,
@@ -117,16 +122,21 @@ impl Client {
             message = Some(pieces.clone());
             request.stats.sent(pieces.iter().map(|piece| piece.len() as u64).sum());
             // Only a connection that has worked can have been closed in the wrong moment.
-            let had_worked = slot.has_answered();
+            let had_worked = record.has_answered();
             let _active = slot.activity();
-            match within(self.timeout, self.call(&slot, client, request.signal, pieces)).await {
+            match within(self.timeout, self.call(&record, client, request.signal, pieces)).await {
                 Call::Answered(verdict) => return verdict,
                 Call::TurnedAway(_) if may_repeat && had_worked => {
                     may_repeat = false;
-                    slot.retire();
+                    slot.retire(&record);
                     yield_now().await;
                 }
                 Call::TurnedAway(error) => return of_grpc_reset(error),
+                Call::TimedOut => {
+                    slot.mark_timeout(&record);
+                    let text = format!("no answer within {:?}", self.timeout);
+                    return again(FailureKind::Timeout, text);
+                }
             }
         }
     }
@@ -136,20 +146,20 @@ impl Client {
     }
 
     /// A connection that can take a request now, made if there is none.
-    async fn connected(&self) -> Result<(Rc<Slot>, SendRequest<Bytes>), String> {
-        let mut why = String::new();
+    async fn connected(&self) -> Result<(Rc<Slot>, SendRequest<Bytes>, Rc<Record>), Absence> {
+        let mut absence = Absence::connect(String::new());
         for _ in 0..PICKS_MAX {
             let slot = self.pick();
-            let client = slot.client().await?;
-            match within_connect(self.timeout, client.ready()).await {
-                Ok(client) => return Ok((slot, client)),
-                Err(error) => why = error,
+            let (client, record) = slot.client().await?;
+            match within_connect(self.timeout, client.ready(), &record).await {
+                Ok(client) => return Ok((slot, client, record)),
+                Err(why) => absence = why,
             }
             // It is going away: what is in flight on it ends there, this goes over a new one.
-            slot.retire();
+            slot.retire(&record);
             yield_now().await;
         }
-        Err(why)
+        Err(absence)
     }
 
     /// Connections in turn, passing over those that could not be made lately.
@@ -164,7 +174,7 @@ impl Client {
 
     async fn call(
         &self,
-        slot: &Slot,
+        record: &Record,
         mut client: SendRequest<Bytes>,
         signal: Signal,
         message: Vec<Bytes>,
@@ -176,7 +186,7 @@ impl Client {
         *head.headers_mut() = self.headers.clone();
         let (answer, mut body) = match client.send_request(head, false) {
             Ok(sending) => sending,
-            Err(error) => return Call::unanswered(error),
+            Err(error) => return Call::unanswered(error, record),
         };
         let last = message.len() - 1;
         for (index, piece) in message.into_iter().enumerate() {
@@ -187,10 +197,10 @@ impl Client {
         }
         match answer.await {
             Ok(answer) => {
-                slot.mark_answered();
+                record.mark_answered();
                 Call::Answered(self.read(answer).await)
             }
-            Err(error) => Call::unanswered(error),
+            Err(error) => Call::unanswered(error, record),
         }
     }
 
@@ -279,7 +289,7 @@ fn grpc_timeout(timeout: Duration) -> String {
 async fn within(limit: Duration, call: impl Future<Output = Call>) -> Call {
     or(call, async {
         sleep(limit).await;
-        Call::Answered(again(FailureKind::Timeout, format!("no answer within {limit:?}")))
+        Call::TimedOut
     })
     .await
 }
@@ -287,10 +297,12 @@ async fn within(limit: Duration, call: impl Future<Output = Call>) -> Call {
 async fn within_connect<T>(
     limit: Duration,
     ready: impl Future<Output = Result<T, h2::Error>>,
-) -> Result<T, String> {
-    or(async { ready.await.map_err(|error| error.to_string()) }, async {
+    record: &Record,
+) -> Result<T, Absence> {
+    or(async { ready.await.map_err(|error| Absence::ended(&error, record)) }, async {
         sleep(limit).await;
-        Err(format!("the destination took no further request for {limit:?}"))
+        let why = format!("the destination took no further request for {limit:?}");
+        Err(Absence::connect(why))
     })
     .await
 }

@@ -1,12 +1,11 @@
 //! One attempt, whatever the destination is: a chain in, a verdict out.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use forebay_codec::signal::Signal;
 
-use crate::debug::Printer;
+use crate::debug::Terminal;
 use crate::destination::{Destination, Kind};
 use crate::file::{self, Sink};
 use crate::stats::LaneStats;
@@ -26,7 +25,7 @@ pub(crate) enum Transport {
     Grpc(Rc<otlp_grpc::Client>),
     Http(Rc<otlp_http::Client>),
     File(Sink),
-    Debug(RefCell<Printer>),
+    Debug(Terminal),
     Nop,
 }
 
@@ -37,7 +36,7 @@ impl Transport {
             Kind::OtlpGrpc(settings) => Transport::Grpc(otlp_grpc::Client::start(settings)),
             Kind::OtlpHttp(settings) => Transport::Http(otlp_http::Client::new(settings)),
             Kind::File(settings) => Transport::File(file::Sink::shared(settings)),
-            Kind::Debug(settings) => Transport::Debug(RefCell::new(debug::on_stderr(*settings))),
+            Kind::Debug(settings) => Transport::Debug(Terminal::new(debug::on_stderr(*settings))),
             Kind::Nop => Transport::Nop,
         }
     }
@@ -55,8 +54,8 @@ impl Transport {
         match self {
             Transport::Grpc(client) => client.send(request).await,
             Transport::Http(client) => client.send(request).await,
-            Transport::File(sink) => sink.write(request),
-            Transport::Debug(printer) => printer.borrow_mut().print(request),
+            Transport::File(sink) => sink.write(request).await,
+            Transport::Debug(terminal) => terminal.print(request).await,
             Transport::Nop => delivered(),
         }
     }

@@ -44,6 +44,8 @@ pub struct Http1 {
     /// Number of the request that was last handed out.
     stream: u32,
     awaiting_answer: bool,
+    /// The next request waits: for this one's answer, or for answers to be sent.
+    blocked: bool,
     /// The request is a HEAD: its answer says how long its body would be, and has none.
     bodiless: bool,
     keep_alive: bool,
@@ -92,6 +94,7 @@ impl Http1 {
             state: State::Head,
             stream: 0,
             awaiting_answer: false,
+            blocked: false,
             bodiless: false,
             keep_alive: true,
             eof: false,
@@ -104,13 +107,13 @@ impl Http1 {
     /// Takes as many steps as the input allows.
     fn advance(&mut self, turn: &mut Turn<'_>) {
         loop {
-            let waits = self.awaiting_answer || self.is_congested();
+            self.blocked = self.awaiting_answer || self.output.len() >= OUTPUT_BYTES_MAX;
             let more = match &mut self.state {
                 State::Over => {
                     self.input.clear();
                     false
                 }
-                State::Head if waits => false,
+                State::Head if self.blocked => false,
                 State::Head => self.read_head(turn),
                 State::Body(_) => self.read_body(turn),
                 State::Discard { .. } => self.discard(turn.now),
@@ -123,15 +126,11 @@ impl Http1 {
             // An idle connection holds no buffer.
             self.input = BytesMut::new();
         }
-        let waits = self.awaiting_answer || (self.is_congested() && !self.input.is_empty());
+        let waits = self.awaiting_answer || (self.blocked && !self.input.is_empty());
         if self.eof && !waits && self.finish.is_none() {
             self.abandon(turn);
             self.end(Standing::Finish, turn);
         }
-    }
-
-    fn is_congested(&self) -> bool {
-        self.output.len() >= OUTPUT_BYTES_MAX
     }
 
     /// The peer is gone: counts the request that it left unfinished, if it did.
@@ -176,17 +175,18 @@ impl Http1 {
         }
     }
 
-    fn take_head(&mut self, head: Head, chunked: bool, expects: bool, turn: &mut Turn<'_>) {
+    fn take_head(&mut self, mut head: Head, chunked: bool, expects: bool, turn: &mut Turn<'_>) {
         let framing = match chunked {
             true => Framing::Chunked(Chunked::new()),
             false => Framing::Length(head.content_length.unwrap_or(0)),
         };
-        let admitted = match turn.door.admit(&head) {
+        let admitted = match turn.door.admit(&mut head) {
             Ok(admitted) => admitted,
             Err(answer) => return self.refuse(answer, framing, expects, turn),
         };
         if head.content_length.is_some_and(|length| length > admitted.body_bytes_max as u64) {
             let bytes_max = admitted.body_bytes_max;
+            turn.door.release(admitted.reserved);
             let answer = turn.door.refuse(&head, Refusal::TooLarge { bytes_max });
             return self.refuse(answer, framing, expects, turn);
         }
@@ -199,7 +199,7 @@ impl Http1 {
             bytes_max: admitted.body_bytes_max,
             framing,
             body: BytesMut::new(),
-            reserved: 0,
+            reserved: admitted.reserved,
             lent_at: 0,
         }));
     }
@@ -412,6 +412,10 @@ impl Core for Http1 {
     fn drain(&mut self, turn: &mut Turn<'_>) {
         self.draining = true;
         self.keep_alive = false;
+        if let State::Body(receiving) = &self.state {
+            let answer = turn.door.refuse(&receiving.head, Refusal::Draining);
+            return self.refuse_and_finish(answer, turn);
+        }
         let idle = matches!(self.state, State::Head) && self.input.is_empty();
         if idle && !self.awaiting_answer {
             self.end(Standing::FinishThenLinger, turn);
@@ -428,7 +432,7 @@ impl Core for Http1 {
 
     fn deadline(&self, limits: &Limits) -> Option<Nanos> {
         let timeout = match &self.state {
-            State::Head if self.awaiting_answer || self.is_congested() => return None,
+            State::Head if self.blocked => return None,
             State::Over => return None,
             State::Head if self.input.is_empty() => {
                 return (limits.idle_timeout > 0).then(|| self.since + limits.idle_timeout);
@@ -444,8 +448,7 @@ impl Core for Http1 {
     }
 
     fn wants_input(&self) -> bool {
-        let waits = self.awaiting_answer || self.is_congested();
-        !self.eof && (!waits || self.input.len() < INPUT_BYTES_MAX)
+        !self.eof && (!self.blocked || self.input.len() < INPUT_BYTES_MAX)
     }
 
     fn handle_lost(&mut self, turn: &mut Turn<'_>) {
@@ -484,7 +487,7 @@ impl Core for Http1 {
         let arrived = buffer.len() - receiving.lent_at;
         receiving.body = buffer;
         if let Framing::Length(left) = &mut receiving.framing {
-            *left -= arrived as u64;
+            *left = left.checked_sub(arrived as u64).expect("no more is lent than is left");
         }
         self.since = turn.now;
         if turn.door.reserve(arrived) {

@@ -214,7 +214,7 @@ impl Http2 {
         turn: &mut Turn<'_>,
     ) {
         let (parts, recv) = request.into_parts();
-        let head = Head {
+        let mut head = Head {
             listener: turn.listener,
             protocol: Protocol::Http2,
             method: parts.method,
@@ -224,12 +224,13 @@ impl Http2 {
         };
         let bodiless = head.method == Method::HEAD;
         let stream = Stream { respond, receiving: None, bodiless };
-        let admitted = match turn.door.admit(&head) {
+        let admitted = match turn.door.admit(&mut head) {
             Ok(admitted) => admitted,
             Err(answer) => return self.refuse(stream, recv, answer, turn.now),
         };
         let bytes_max = admitted.body_bytes_max;
         if head.content_length.is_some_and(|length| length > bytes_max as u64) {
+            turn.door.release(admitted.reserved);
             let answer = turn.door.refuse(&head, Refusal::TooLarge { bytes_max });
             return self.refuse(stream, recv, answer, turn.now);
         }
@@ -240,7 +241,7 @@ impl Http2 {
             bytes_max,
             recv,
             body: BytesMut::new(),
-            reserved: 0,
+            reserved: admitted.reserved,
             since: turn.now,
         };
         self.streams.insert(id, Stream { receiving: Some(receiving), ..stream });
@@ -409,6 +410,9 @@ impl Core for Http2 {
             return;
         }
         self.draining = true;
+        for id in mem::take(&mut self.receiving) {
+            self.finish_body(id, Step::Refused(Refusal::Draining), turn);
+        }
         if let State::Open(connection) = &mut self.state {
             connection.graceful_shutdown();
         }
@@ -424,8 +428,10 @@ impl Core for Http2 {
     }
 
     fn deadline(&self, limits: &Limits) -> Option<Nanos> {
-        if matches!(self.state, State::Handshake(_)) {
-            return Some(self.since + limits.header_timeout);
+        match self.state {
+            State::Handshake(_) => return Some(self.since + limits.header_timeout),
+            State::Over => return None,
+            State::Open(_) => {}
         }
         let receiving = self.streams.values().filter_map(|s| Some(s.receiving.as_ref()?.since));
         let discarding = self.discarding.iter().map(|discarding| discarding.since);

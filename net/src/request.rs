@@ -68,6 +68,8 @@ pub struct Admitted {
     pub body_bytes_max: usize,
     /// Comes back with the [`Request`].
     pub tag: u32,
+    /// What the door has reserved for the head and the state that its protocol keeps.
+    pub reserved: usize,
 }
 
 /// Why a request is refused whose head could be read.
@@ -79,14 +81,17 @@ pub enum Refusal {
     Overloaded,
     /// No byte of the body came for too long.
     BodyTimeout,
+    /// The process is about to stop: come back later.
+    Draining,
     /// Its framing can't be relied on: a `status` of HTTP and what is wrong.
     Malformed { status: StatusCode, reason: &'static str },
 }
 
 /// The one that lets requests in. Called on the receiver's own thread, never waits.
 pub trait Door {
-    /// Asked once per request, before any of its body is kept.
-    fn admit(&mut self, head: &Head) -> Result<Admitted, Answer>;
+    /// Asked once per request, before any of its body is kept. What the door does not need any
+    /// more it takes out of the head's headers: they are kept until the body is complete.
+    fn admit(&mut self, head: &mut Head) -> Result<Admitted, Answer>;
     /// Takes `bytes` from the budget, or says that they don't fit.
     fn reserve(&mut self, bytes: usize) -> bool;
     /// Gives back what [`Door::reserve`] took.

@@ -28,6 +28,8 @@ use crate::wake::Wake;
 
 /// After an accept failed (no descriptor left, say), the next try waits this long.
 const ACCEPT_RETRY: Nanos = 100_000_000;
+/// Beyond a few per open connection, dead entries of the timer heap are cleared away.
+const TIMERS_SPARE: usize = 1024;
 /// A finished connection is read this long, and this far, for the end of what the peer sends.
 const LINGER: Nanos = 2_000_000_000;
 const LINGER_BYTES_MAX: usize = 16 << 20;
@@ -57,7 +59,8 @@ pub struct Server {
     /// When to look at a connection: only the entry that is its `timer_at` counts, so a deadline
     /// that moves away costs nothing.
     timers: BinaryHeap<Reverse<(Nanos, u32, u32)>>,
-    accept_again_at: Option<(Nanos, u16)>,
+    /// When to accept again on every listener that stopped.
+    accept_again_at: Option<Nanos>,
     draining: bool,
     stats: ServerStats,
     date: String,
@@ -109,7 +112,7 @@ impl Server {
     /// has passed, or a connection's deadline has.
     pub fn wait(&mut self, now: Nanos, timeout: Duration) -> io::Result<()> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
-        let retry = self.accept_again_at.map(|(at, _)| at);
+        let retry = self.accept_again_at;
         let due = [timer, retry].into_iter().flatten().min();
         let until = due.map_or(timeout, |at| Duration::from_nanos(at.saturating_sub(now)));
         self.ring.wait(Some(timeout.min(until)))
@@ -146,7 +149,8 @@ impl Server {
         self.settle_touched(now, door, requests);
     }
 
-    /// Stops accepting and tells every peer: what is in flight is answered, then they close.
+    /// Stops accepting and tells every peer: what is in flight is answered, then they close. To be
+    /// followed by [`Server::poll`]: what the ring has done already comes before what is new.
     pub fn drain(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
         if self.draining {
             return;
@@ -157,13 +161,17 @@ impl Server {
         for key in self.keys() {
             self.with(key, now, door, requests, Connection::drain);
         }
-        self.settle_touched(now, door, requests);
     }
 
     /// Whether any connection waits for an answer or still has bytes of one to send.
     pub fn is_busy(&mut self) -> bool {
         let ring = &mut self.ring;
         self.connections.iter().flatten().any(|c| c.in_flight() > 0 || ring.is_sending(c.key))
+    }
+
+    /// Whether a finished connection is still read to its end.
+    pub fn is_lingering(&self) -> bool {
+        self.connections.iter().flatten().any(|c| c.lingering_until.is_some())
     }
 
     fn keys(&self) -> Vec<Key> {
@@ -234,20 +242,33 @@ impl Server {
         }
         self.connections[index] = Some(Box::new(Connection::new(key, listener, now)));
         self.ring.receive(key);
-        self.schedule(key);
+        self.schedule(key, now);
     }
 
-    /// Sees to it that the timer heap wakes us no later than the connection's deadline.
-    fn schedule(&mut self, key: Key) {
+    /// Sees to it that the timer heap wakes us no later than the connection's deadline; never in
+    /// this pass again, so that no connection can keep the pass from ending.
+    fn schedule(&mut self, key: Key, now: Nanos) {
         let Some(connection) = find(&mut self.connections, key) else {
             return;
         };
-        if let Some(deadline) = connection.deadline(&self.limits)
+        if let Some(deadline) = connection.deadline(&self.limits).map(|at| at.max(now + 1))
             && deadline < connection.timer_at
         {
             connection.timer_at = deadline;
             self.timers.push(Reverse((deadline, key.index, key.generation)));
+            if self.timers.len() > 4 * self.open + TIMERS_SPARE {
+                self.forget_dead_timers();
+            }
         }
+    }
+
+    /// Entries of connections that are gone, or that have an earlier one, would stay until due.
+    fn forget_dead_timers(&mut self) {
+        let connections = &mut self.connections;
+        self.timers.retain(|Reverse((at, index, generation))| {
+            let key = Key { index: *index, generation: *generation };
+            find(connections, key).is_some_and(|connection| connection.timer_at == *at)
+        });
     }
 
     fn accept_ended(&mut self, listener: u16, error: Option<io::Error>, now: Nanos) {
@@ -265,7 +286,7 @@ impl Server {
                     );
                 }
                 self.stats.accept_errors += 1;
-                self.accept_again_at = Some((now + ACCEPT_RETRY, listener));
+                self.accept_again_at = Some(now + ACCEPT_RETRY);
             }
         }
     }
@@ -289,8 +310,8 @@ impl Server {
     }
 
     fn handle_timers(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
-        if let Some((_, listener)) = self.accept_again_at.take_if(|(at, _)| *at <= now) {
-            self.ring.accept(listener);
+        if self.accept_again_at.take_if(|at| *at <= now).is_some() {
+            self.ring.accept_everywhere();
         }
         while let Some(Reverse((at, index, generation))) = self.timers.peek().copied()
             && at <= now
@@ -312,7 +333,7 @@ impl Server {
                 }
                 self.with(key, now, door, requests, Connection::handle_timeout);
             }
-            self.schedule(key);
+            self.schedule(key, now);
         }
     }
 
@@ -358,7 +379,7 @@ impl Server {
             return self.close(key, now, door, requests);
         }
         self.receive_if_wanted(key);
-        self.schedule(key);
+        self.schedule(key, now);
     }
 
     fn receive_if_wanted(&mut self, key: Key) {

@@ -70,15 +70,27 @@ impl Process {
         Process::start_with(config, &[])
     }
 
+    /// As [`Process::start`], with room for so many file descriptors.
+    pub fn start_with_files(config: &str, files_max: u32) -> Process {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files_max} && exec \"$0\" \"$@\"")]).arg(program());
+        Process::launch(shell, config)
+    }
+
     /// As [`Process::start`], with environment variables.
     pub fn start_with(config: &str, environment: &[(&str, &str)]) -> Process {
+        let mut command = Command::new(program());
+        command.envs(environment.iter().copied());
+        Process::launch(command, config)
+    }
+
+    fn launch(mut command: Command, config: &str) -> Process {
         let files = tempfile::tempdir().expect("a directory for the configuration");
         let path = files.path().join("forebay.yaml");
         std::fs::write(&path, config).expect("the configuration can be written");
-        let mut child = Command::new(program())
+        let mut child = command
             .arg("--config")
             .arg(&path)
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -245,6 +257,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let status = self.child.try_wait();
+            let logs: Vec<String> = self.lines.try_iter().collect();
+            eprintln!("forebay, when its test failed: {status:?} {:#?} {logs:#?}", self.seen);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -54,13 +54,22 @@ impl Frames {
     /// Whether the peer still took it.
     #[must_use]
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        self.stream.write_all(&bytes_of(kind, flags, stream, payload)).is_ok()
+        self.send_all(&bytes_of(kind, flags, stream, payload))
     }
 
     /// Sends frames that were written by [`bytes_of`]; whether the peer still took them.
     #[must_use]
     pub fn send_all(&mut self, frames: &[u8]) -> bool {
-        self.stream.write_all(frames).is_ok()
+        match self.stream.write_all(frames) {
+            Ok(()) => true,
+            Err(error) if is_timeout(&error) => panic!("the peer neither reads nor ends"),
+            Err(_) => false,
+        }
+    }
+
+    /// Says that no more comes.
+    pub fn finish(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("it is open");
     }
 
     /// The next frame; `None` if the connection ends first.
@@ -98,12 +107,14 @@ impl Frames {
     fn read(&mut self, bytes: &mut [u8]) -> Option<()> {
         match self.stream.read_exact(bytes) {
             Ok(()) => Some(()),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                panic!("no frame came in time")
-            }
+            Err(error) if is_timeout(&error) => panic!("no frame came in time"),
             Err(_) => None,
         }
     }
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// A frame as it is sent.

@@ -3,6 +3,7 @@
 //! Every test starts the real program on free ports of the loopback and ends it with SIGTERM;
 //! [`forebay::Process::stop`] asserts that the ledger balances, so no test can forget to.
 
+pub mod dice;
 pub mod forebay;
 pub mod frames;
 pub mod items;

@@ -73,7 +73,12 @@ impl Scene {
     }
 
     /// The bystander's items must all have arrived, and the ledger balances.
-    pub fn end(mut self) -> End {
+    pub fn end(self) -> End {
+        self.end_and_keep_sink().0
+    }
+
+    /// As [`Scene::end`]; the sink may be asked for more.
+    pub fn end_and_keep_sink(mut self) -> (End, Sink) {
         if let Some((stop, thread)) = self.bystander.take() {
             drop(stop);
             let sent = thread.join().expect("the bystander was untouched");
@@ -81,7 +86,7 @@ impl Scene {
             self.sink.wait_for(Signal::Logs, sent.logs);
             self.sink.wait_for(Signal::Traces, sent.traces);
         }
-        self.forebay.stop()
+        (self.forebay.stop(), self.sink)
     }
 }
 

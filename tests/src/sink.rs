@@ -406,7 +406,7 @@ async fn http_reply(
     let body = Decompressor::new().decompress(encoding, &body, 64 << 20).expect("whole bodies");
     let request = match text("content-type") {
         "application/json" => {
-            forebay_codec::json::json_to_proto(signal, &body).expect("valid OTLP/JSON")
+            forebay_codec::json::json_to_proto(signal, &body, 64 << 20).expect("valid OTLP/JSON")
         }
         _ => body,
     };

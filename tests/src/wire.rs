@@ -239,7 +239,10 @@ impl Http2 {
     pub async fn connect(address: SocketAddr) -> Http2 {
         let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
         stream.set_nodelay(true).expect("an option can be set");
-        let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        // The crate takes many small answers at once for a flood, unless its window is large.
+        let mut builder = h2::client::Builder::new();
+        let handshake = builder.initial_connection_window_size(4 << 20).handshake(stream);
+        let (send, connection) = handshake.await.expect("HTTP/2");
         tokio::spawn(async move {
             // Its end is told to whoever waits for an answer.
             let _ = connection.await;

@@ -1,10 +1,12 @@
 //! What an OK means: with `accepted`, that the items are in forebay's hands; with `delivered`,
 //! that each destination has them.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use forebay_codec::signal::Signal;
 use forebay_codec::status::{PartialSuccess, Status};
+use forebay_tests::dice::Dice;
 use forebay_tests::forebay::{PATIENCE, Process, RECEIVERS, SERVICE, config};
 use forebay_tests::items;
 use forebay_tests::sink::{Gate, Reply, Sink};
@@ -331,6 +333,28 @@ exporters: {{otlp_grpc: {exporter}}}
     }
 }
 
+#[test]
+fn a_request_whose_last_part_waits_in_an_open_batch_waits_with_it() {
+    let sink = Sink::start();
+    let batch = "{send_batch_size: 10, send_batch_max_size: 10, timeout: 1h}";
+    let exporter = sink.grpc_exporter();
+    let forebay = Process::start(&format!(
+        "{RECEIVERS}{SERVICE}  pipelines:
+    logs: {{receivers: [otlp], processors: [batch], exporters: [otlp_grpc]}}
+processors: {{batch: {batch}}}
+exporters: {{otlp_grpc: {exporter}}}
+{DELIVERED}"
+    ));
+    let mut waiting = begin(&forebay, Signal::Logs, 0, 95);
+    forebay.wait_for_ledger("nine batches", |ledger| ledger["delivered_items"] == 90);
+    assert_eq!(forebay.ledger()["in_flight_items"], 5);
+    assert!(unanswered(&waiting));
+    forebay.signal(rustix::process::Signal::TERM);
+    assert_eq!(waiting.read_answer().map(|answer| answer.status), Some(200));
+    assert_eq!(sink.counts(Signal::Logs), (95, 1, 1));
+    forebay.wait();
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_while_it_waits_harms_nothing() {
     let gate = Gate::default();
@@ -359,4 +383,72 @@ async fn a_client_that_leaves_while_it_waits_harms_nothing() {
     let end = forebay.stop();
     assert_eq!(sink.counts(Signal::Traces), (30, 1, 1));
     assert_eq!(end.ledger["delivered_items"], 30);
+}
+
+#[test]
+fn whenever_delivered_says_ok_the_items_are_at_the_destination_already() {
+    for seed in [0xacce_0001, 0xacce_0002] {
+        println!("seed {seed:#x}");
+        let mut dice = Dice::new(seed);
+        let sink = Sink::scripted(move |_| match dice.below(10) {
+            0..3 => Reply::Fail(Code::Unavailable, None),
+            3 => Reply::KeepAndFail(Code::Unavailable),
+            4 => Reply::Fail(Code::InvalidArgument, None),
+            _ => Reply::Ok,
+        });
+        let batch = "{send_batch_size: 60, send_batch_max_size: 80, timeout: 5ms}";
+        let exporter = sink.grpc_exporter();
+        let forebay = Process::start(&format!(
+            "{RECEIVERS}{SERVICE}  pipelines:
+    logs: {{receivers: [otlp], processors: [batch], exporters: [otlp_grpc]}}
+processors: {{batch: {batch}}}
+exporters: {{otlp_grpc: {exporter}}}
+{DELIVERED}"
+        ));
+        let address = forebay.http_address();
+        let clients: Vec<_> = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..4)
+                .map(|client| {
+                    let sink = &sink;
+                    scope.spawn(move || ask_for_proof(address, sink, client, seed))
+                })
+                .collect();
+            clients.into_iter().map(|client| client.join()).collect()
+        });
+        // First this: if the process has died, its last words say more than its clients'.
+        let end = forebay.stop();
+        let clients = clients.into_iter().map(|client| client.expect("proof"));
+        let (ok, failed) = clients.fold((0, 0), |sum, end| (sum.0 + end.0, sum.1 + end.1));
+        assert!(ok > 20 && failed > 0, "seed {seed:#x}: {ok} ok, {failed} refused");
+        assert_eq!((ended(&end.ledger, "ok"), ended(&end.ledger, "failed")), (ok, failed));
+        let dropped = dropped(&end.ledger, "refused_by_destination");
+        assert_eq!(end.ledger["dropped_items"], dropped, "seed {seed:#x}: for no other reason");
+    }
+}
+
+/// Sends 40 requests; after each OK the sink must have all of its items. Returns how many were
+/// answered OK and how many were refused.
+fn ask_for_proof(address: SocketAddr, sink: &Sink, client: u64, seed: u64) -> (u64, u64) {
+    let mut dice = Dice::new(seed ^ (client + 1));
+    let mut connection = Http1::connect(address);
+    let (mut ok, mut failed) = (0, 0);
+    let mut next = client as i64 * 1_000_000;
+    for _ in 0..40 {
+        let items = 1 + dice.below(200) as i64;
+        let body = items::proto(Signal::Logs, next, items);
+        let answer = connection.post("/v1/logs", &PROTO, &body);
+        match answer.status {
+            200 => {
+                let there = sink.numbers(Signal::Logs);
+                let missing: Vec<i64> =
+                    (next..next + items).filter(|number| !there.contains_key(number)).collect();
+                assert!(missing.is_empty(), "seed {seed:#x}: answered OK without {missing:?}");
+                ok += 1;
+            }
+            400 => failed += 1,
+            status => panic!("seed {seed:#x}: {status} {}", answer.text()),
+        }
+        next += items;
+    }
+    (ok, failed)
 }

@@ -146,8 +146,10 @@ fn h5_what_does_not_decode_is_a_400_that_says_where() {
     scene.end();
 }
 
+type Headers = &'static [(&'static str, &'static str)];
+
 /// Requests that HTTP itself refuses: method, path, headers, then status and gRPC code.
-const REFUSED: [(&str, &str, &[(&str, &str)], u16, u32); 11] = [
+const REFUSED: [(&str, &str, Headers, u16, u32); 11] = [
     ("GET", "/v1/traces", &[JSON], 405, 12),
     ("PUT", "/v1/logs", &[PROTO], 405, 12),
     ("DELETE", "/v1/metrics", &[PROTO], 405, 12),

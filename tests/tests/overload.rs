@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_codec::signal::Signal;
 use forebay_codec::status::Status;
+use forebay_tests::dice::Dice;
 use forebay_tests::forebay::{PATIENCE, Process, config};
 use forebay_tests::items;
 use forebay_tests::sink::{Gate, Reply, Sink};
@@ -19,18 +20,20 @@ use tonic::Code;
 
 const PROTO: [(&str, &str); 1] = [("content-type", "application/x-protobuf")];
 
-/// One core for everything, so that a queue is one queue, however many cores there are.
-fn one_core() -> String {
+/// The first `count` cores that this process may use, each for receiving and sending: on one, a
+/// queue is one queue, however many cores there are.
+fn cores(count: usize) -> String {
     let allowed = rustix::thread::sched_getaffinity(None).expect("the kernel says");
-    let core = (0..rustix::thread::CpuSet::MAX_CPU).find(|core| allowed.is_set(*core));
-    format!("{{receivers: \"{0}\"}}", core.expect("a core"))
+    let all = (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+    let list: Vec<String> = all.take(count).map(|core| core.to_string()).collect();
+    format!("{{receivers: \"{0}\", exporters: \"{0}\"}}", list.join(","))
 }
 
-/// A queue of one batch and one sender before `sink`.
-fn narrow(sink: &Sink, engine: &str) -> Process {
+/// A queue of one batch and one sender before `sink`, on each of so many cores.
+fn narrow(sink: &Sink, count: usize, engine: &str) -> Process {
     let queue = "{sending_queue: {queue_size: 1, num_consumers: 1}, ";
     let exporter = sink.grpc_exporter().replacen('{', queue, 1);
-    let cores = one_core();
+    let cores = cores(count);
     Process::start(&config(
         "[otlp_grpc]",
         &format!("exporters:\n  otlp_grpc: {exporter}\nengine: {{cores: {cores}{engine}}}\n"),
@@ -73,7 +76,7 @@ fn fill(connection: &mut Http1, refused: impl Fn(&Answer)) -> i64 {
 async fn g5_h7_a_full_queue_refuses_with_a_delay_and_takes_again_when_there_is_room() {
     let gate = Gate::default();
     let sink = Sink::scripted(gate.script());
-    let forebay = narrow(&sink, "");
+    let forebay = narrow(&sink, 1, "");
     let mut connection = Http1::connect(forebay.http_address());
     let taken = fill(&mut connection, |answer| {
         assert_come_back(answer);
@@ -129,7 +132,7 @@ fn a_full_queue_of_one_signal_leaves_the_others_open() {
         "traces: {receivers: [otlp], exporters: [otlp_grpc/wide]}",
         "traces: {receivers: [otlp], exporters: [otlp_grpc/narrow]}",
     );
-    let cores = one_core();
+    let cores = cores(1);
     let forebay = Process::start(&format!(
         "{text}exporters:\n  otlp_grpc/narrow: {narrow}\n  otlp_grpc/wide: {wide}\n\
          engine: {{cores: {cores}, drain_timeout: 300ms}}\n"
@@ -153,7 +156,7 @@ fn a_full_queue_of_one_signal_leaves_the_others_open() {
 fn g5_h7_a_used_up_memory_budget_refuses_with_a_delay_and_takes_again_when_there_is_room() {
     let gate = Gate::default();
     let sink = Sink::scripted(gate.script());
-    let cores = one_core();
+    let cores = cores(1);
     let exporter = sink.http_exporter();
     let text = config("[otlp_http]", "")
         .replace("grpc: {endpoint: 127.0.0.1:0}", "")
@@ -195,79 +198,101 @@ fn wire_post(forebay: &Process, signal: Signal, body: &[u8]) -> Answer {
     Http1::connect(forebay.http_address()).post(path_of(signal), &PROTO, body)
 }
 
-/// xorshift64*: the same numbers for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
-    }
+/// How the requests of one client ended.
+#[derive(Default)]
+struct Sent {
+    acked: BTreeSet<i64>,
+    /// The connection was gone before the answer: they may have arrived.
+    unknown: BTreeSet<i64>,
+    refused: u64,
 }
 
-/// One client: sends `requests` requests of its own numbers, each until it is taken. Returns what
-/// was taken and how often it was sent away.
-fn persist(address: SocketAddr, client: i64, requests: u64, seed: u64) -> (BTreeSet<i64>, u64) {
-    let mut dice = Dice(seed ^ (client as u64 + 1));
-    let mut connection = Http1::connect(address);
-    let (mut acked, mut refused) = (BTreeSet::new(), 0);
+/// One client: sends `requests` requests of its own numbers, each until it is taken, or until it
+/// hangs up on one.
+fn persist(grpc: SocketAddr, http: SocketAddr, client: i64, requests: u64, seed: u64) -> Sent {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let mut dice = Dice::new(seed ^ (client as u64 + 1));
+    let mut posts = Http1::connect(http);
+    let calls = runtime.block_on(Http2::connect(grpc));
+    let mut sent = Sent::default();
     let mut next = client * 1_000_000;
     for _ in 0..requests {
         let items = 1 + dice.below(80) as i64;
         let body = items::proto(Signal::Traces, next, items);
+        let numbers = next..next + items;
+        next += items;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if dice.below(10) == 0 {
-                connection = Http1::connect(address);
-            }
-            let answer = connection.post("/v1/traces", &PROTO, &body);
-            if answer.status == 200 {
+            if dice.one_in(15) {
+                let mut hanging_up = Http1::connect(http);
+                let length = body.len();
+                let head = "POST /v1/traces HTTP/1.1\r\nhost: test\r\ncontent-type: ";
+                let head =
+                    format!("{head}application/x-protobuf\r\ncontent-length: {length}\r\n\r\n");
+                hanging_up.send(&[head.as_bytes(), &body].concat());
+                sent.unknown.extend(numbers);
                 break;
             }
-            assert_come_back(&answer);
-            refused += 1;
+            let is_taken = if dice.one_in(2) {
+                let answer = posts.post("/v1/traces", &PROTO, &body);
+                (answer.status == 200) || {
+                    assert_come_back(&answer);
+                    false
+                }
+            } else {
+                let answer = runtime.block_on(calls.export(Signal::Traces, &body));
+                let answer = answer.expect("an answer");
+                (answer.grpc_status() == Some(0)) || {
+                    assert_grpc_come_back(&answer);
+                    false
+                }
+            };
+            if is_taken {
+                sent.acked.extend(numbers);
+                break;
+            }
+            sent.refused += 1;
             assert!(Instant::now() < deadline, "seed {seed:#x}: refused for ever");
             // Sooner than it was asked to, which is what makes it a test.
             std::thread::sleep(Duration::from_millis(dice.below(20)));
         }
-        acked.extend(next..next + items);
-        next += items;
     }
-    (acked, refused)
+    sent
 }
 
 #[test]
-fn whatever_is_refused_on_the_way_all_that_was_acknowledged_arrives_once_and_nothing_else() {
-    for seed in [0x5eed_0001, 0x5eed_0002, 0x5eed_0003] {
+fn all_that_was_acknowledged_arrives_once_whatever_is_refused_or_broken_off_on_the_way() {
+    for (seed, count) in [(0x5eed_0001, 1), (0x5eed_0002, 1), (0x5eed_0003, 2)] {
         println!("seed {seed:#x}");
-        let mut dice = Dice(seed);
-        let sink = Sink::scripted(move |request| match request < 30 || dice.below(3) == 0 {
+        let mut dice = Dice::new(seed);
+        let sink = Sink::scripted(move |request| match request < 30 || dice.one_in(3) {
             true => Reply::Fail(Code::Unavailable, None),
             false => Reply::Ok,
         });
-        let forebay = narrow(&sink, ", drain_timeout: 30s");
-        let outcomes = Arc::new(Mutex::new((BTreeSet::new(), 0)));
-        std::thread::scope(|scope| {
-            for client in 0..4 {
-                let (address, outcomes) = (forebay.http_address(), outcomes.clone());
-                scope.spawn(move || {
-                    let (acked, refused) = persist(address, client, 25, seed);
-                    let mut outcomes = outcomes.lock().expect("no client panics with the lock");
-                    outcomes.0.extend(acked);
-                    outcomes.1 += refused;
-                });
-            }
-        });
+        let forebay = narrow(&sink, count, ", drain_timeout: 30s");
+        let (grpc, http) = (forebay.grpc.expect("a port"), forebay.http_address());
+        let clients: Vec<_> = (0..4)
+            .map(|client| std::thread::spawn(move || persist(grpc, http, client, 25, seed)))
+            .collect();
+        let sent: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
+        // First this: if the process has died, its last words say more than its clients'.
         let end = forebay.stop();
-        let (acked, refused) = &*outcomes.lock().expect("all clients are done");
-        assert!(*refused > 0, "seed {seed:#x}: the queue was never full");
+        let sent: Vec<Sent> =
+            sent.into_iter().map(|sent| sent.expect("a content client")).collect();
+        let refused: u64 = sent.iter().map(|sent| sent.refused).sum();
+        assert!(refused > 0, "seed {seed:#x}: the queue was never full");
         let arrived = sink.numbers(Signal::Traces);
         assert!(arrived.values().all(|count| *count == 1), "seed {seed:#x}: something came twice");
-        assert_eq!(&arrived.into_keys().collect::<BTreeSet<_>>(), acked, "seed {seed:#x}");
+        let acked: BTreeSet<i64> = sent.iter().flat_map(|sent| &sent.acked).copied().collect();
+        let unknown: BTreeSet<i64> = sent.iter().flat_map(|sent| &sent.unknown).copied().collect();
+        let lost: Vec<_> = acked.iter().filter(|number| !arrived.contains_key(number)).collect();
+        assert!(lost.is_empty(), "seed {seed:#x}: acknowledged and lost: {lost:?}");
+        let strange = |number: &&i64| !acked.contains(number) && !unknown.contains(number);
+        let strangers: Vec<_> = arrived.keys().filter(strange).collect();
+        assert!(strangers.is_empty(), "seed {seed:#x}: refused and sent on: {strangers:?}");
         let count = |name: &str| end.ledger[name].as_u64().expect("a number");
-        assert_eq!(count("delivered_items"), acked.len() as u64, "seed {seed:#x}");
+        assert_eq!(count("delivered_items"), arrived.len() as u64, "seed {seed:#x}");
         assert_eq!(count("received_items"), count("refused_items") + count("accepted_items"));
         assert_eq!(count("dropped_items"), 0);
     }

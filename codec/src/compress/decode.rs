@@ -65,7 +65,11 @@ impl Decompressor {
         if memchr::memmem::find(tail, GZIP_MAGIC).is_some() {
             return gzip_members(input, bytes_max);
         }
+        // Deflate can't grow by more than 1032 times: a trailer that says so lies, and must not
+        // cost the memory that it names.
+        let most = input.len().saturating_mul(1032);
         let declared = input.last_chunk().map_or(0, |isize| u32::from_le_bytes(*isize) as usize);
+        let declared = declared.min(most);
         let output = whole(input.len(), declared, bytes_max, |output| {
             self.deflate.gzip_decompress(input, output)
         })?;

@@ -2,6 +2,9 @@
 //!
 //! A message's length stands before its content and is known after it, so one byte is kept free for
 //! it and the content moves when that is too little: each byte at most once per level.
+//!
+//! Always: what is written never shrinks, so the first byte past the bound settles that the whole
+//! is too large. Each write looks, long values before they are copied; a tag may stand past it.
 
 use std::borrow::Cow;
 
@@ -12,15 +15,19 @@ use crate::schema::{self, Field, Kind, LEN, Message};
 use crate::signal::Signal;
 use crate::wire;
 
-pub(super) fn request(signal: Signal, json: &[u8]) -> Result<Vec<u8>, Box<Fault>> {
+pub(super) fn request(
+    signal: Signal,
+    json: &[u8],
+    bytes_max: usize,
+) -> Result<Vec<u8>, Box<Fault>> {
     let text = simdutf8::compat::from_utf8(json)
         .map_err(|error| Fault::new(error.valid_up_to(), JsonReason::NotUtf8))?;
     let start = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
-    let mut reader = Reader { tokens: Tokens::new(text, start), out: Vec::new() };
+    let mut reader = Reader { tokens: Tokens::new(text, start), out: Vec::new(), bytes_max };
     if reader.tokens.peek().is_none() {
         return Err(Fault::new(json.len(), JsonReason::Empty));
     }
-    reader.out.reserve(json.len() / 2);
+    reader.out.reserve(bytes_max.min(json.len() / 2));
     reader.message(schema::request(signal), 0)?;
     match reader.tokens.peek() {
         None => Ok(reader.out),
@@ -31,6 +38,7 @@ pub(super) fn request(signal: Signal, json: &[u8]) -> Result<Vec<u8>, Box<Fault>
 struct Reader<'a> {
     tokens: Tokens<'a>,
     out: Vec<u8>,
+    bytes_max: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -67,6 +75,7 @@ impl<'a> Reader<'a> {
             let is_message = matches!(field.kind, Kind::Message(_));
             if is_message && self.tokens.take_literal("null") {
                 wire::put_bytes(&mut self.out, field.number, &[]);
+                self.room_for(0)?;
             } else {
                 self.single(field, depth)?;
             }
@@ -93,7 +102,8 @@ impl<'a> Reader<'a> {
             Kind::Message(_) => Err(Fault::new(self.tokens.offset(), JsonReason::TooDeep)),
             Kind::String => {
                 let text = self.tokens.string()?;
-                wire::put_bytes(&mut self.out, field.number, text.as_bytes());
+                self.begin_bytes(field.number, text.len())?;
+                self.out.extend_from_slice(text.as_bytes());
                 Ok(())
             }
             Kind::Bytes => self.bytes(field.number, None),
@@ -115,6 +125,7 @@ impl<'a> Reader<'a> {
         wire::put_tag(&mut self.out, number, LEN);
         let length_at = self.out.len();
         self.out.push(0);
+        self.room_for(0)?;
         content(self)?;
         let content_bytes = self.out.len() - length_at - 1;
         if content_bytes < 0x80 {
@@ -124,7 +135,23 @@ impl<'a> Reader<'a> {
         let mut length = Vec::with_capacity(wire::VARINT_BYTES_MAX);
         wire::put_varint(&mut length, content_bytes as u64);
         self.out.splice(length_at..=length_at, length);
-        Ok(())
+        self.room_for(0)
+    }
+
+    /// Writes what stands before a value of wire type `LEN` and of this many bytes, which then fit.
+    fn begin_bytes(&mut self, number: u32, bytes_count: usize) -> Result<(), Box<Fault>> {
+        wire::put_tag(&mut self.out, number, LEN);
+        wire::put_varint(&mut self.out, bytes_count as u64);
+        self.room_for(bytes_count)
+    }
+
+    /// Fails if what is written and this many bytes more are past the bound.
+    fn room_for(&mut self, more_bytes: usize) -> Result<(), Box<Fault>> {
+        if self.out.len().saturating_add(more_bytes) <= self.bytes_max {
+            return Ok(());
+        }
+        let reason = JsonReason::TooLarge { bytes_max: self.bytes_max };
+        Err(Fault::new(self.tokens.offset(), reason))
     }
 
     fn id(&mut self, number: u32, expected: usize) -> Result<(), Box<Fault>> {
@@ -135,8 +162,7 @@ impl<'a> Reader<'a> {
             let reason = JsonReason::WrongIdLength { found_digits: digits.len(), expected };
             return Err(Fault::new(offset, reason));
         }
-        wire::put_tag(&mut self.out, number, LEN);
-        wire::put_varint(&mut self.out, digits.len() as u64 / 2);
+        self.begin_bytes(number, digits.len() / 2)?;
         for pair in digits.chunks_exact(2) {
             let digit = |byte: u8| char::from(byte).to_digit(16);
             let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
@@ -152,8 +178,7 @@ impl<'a> Reader<'a> {
         let offset = self.tokens.offset();
         let text = self.tokens.string()?;
         let bytes_count = base64::decoded_bytes(text.as_bytes());
-        wire::put_tag(&mut self.out, number, LEN);
-        wire::put_varint(&mut self.out, bytes_count as u64);
+        self.begin_bytes(number, bytes_count)?;
         base64::decode(text.as_bytes(), &mut self.out)
             .ok_or_else(|| Fault::new(offset, JsonReason::NotBase64))?;
         match expected {
@@ -211,12 +236,12 @@ impl<'a> Reader<'a> {
 
     fn varint(&mut self, value: u64) -> Result<(), Box<Fault>> {
         wire::put_varint(&mut self.out, value);
-        Ok(())
+        self.room_for(0)
     }
 
     fn fixed(&mut self, value: &[u8]) -> Result<(), Box<Fault>> {
         self.out.extend_from_slice(value);
-        Ok(())
+        self.room_for(0)
     }
 
     fn boolean(&mut self) -> Result<(), Box<Fault>> {

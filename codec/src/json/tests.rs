@@ -20,7 +20,7 @@ fn span_json(span: &str) -> String {
 }
 
 fn span(json: &str) -> Result<Span, JsonError> {
-    let proto = json_to_proto(Signal::Traces, span_json(json).as_bytes())?;
+    let proto = json_to_proto(Signal::Traces, span_json(json).as_bytes(), usize::MAX)?;
     check(Signal::Traces, Bytes::from(proto.clone())).unwrap();
     let mut request = ExportTraceServiceRequest::decode(&*proto).unwrap();
     Ok(request.resource_spans[0].scope_spans[0].spans.remove(0))
@@ -29,7 +29,7 @@ fn span(json: &str) -> Result<Span, JsonError> {
 fn point(json: &str) -> Result<NumberDataPoint, JsonError> {
     let metric = format!(r#"{{"gauge":{{"dataPoints":[{json}]}}}}"#);
     let json = format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{metric}]}}]}}]}}"#);
-    let proto = json_to_proto(Signal::Metrics, json.as_bytes())?;
+    let proto = json_to_proto(Signal::Metrics, json.as_bytes(), usize::MAX)?;
     let mut request = ExportMetricsServiceRequest::decode(&*proto).unwrap();
     let metric = request.resource_metrics[0].scope_metrics[0].metrics.remove(0);
     let Some(Data::Gauge(mut gauge)) = metric.data else { panic!("not a gauge") };
@@ -39,7 +39,7 @@ fn point(json: &str) -> Result<NumberDataPoint, JsonError> {
 fn body(json: &str) -> Result<AnyValue, JsonError> {
     let json =
         format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{json}}}]}}]}}]}}"#);
-    let proto = json_to_proto(Signal::Logs, json.as_bytes())?;
+    let proto = json_to_proto(Signal::Logs, json.as_bytes(), usize::MAX)?;
     let mut request = ExportLogsServiceRequest::decode(&*proto).unwrap();
     Ok(request.resource_logs[0].scope_logs[0].log_records.remove(0).body.unwrap_or_default())
 }
@@ -81,7 +81,7 @@ fn j1_ids_are_written_as_lower_case_hex_and_other_bytes_as_base64() {
     let json = span_json(
         r#"{"spanId":"EEE19B7EC3C1B174","attributes":[{"key":"k","value":{"bytesValue":"-_8"}}]}"#,
     );
-    let proto = json_to_proto(Signal::Traces, json.as_bytes()).unwrap();
+    let proto = json_to_proto(Signal::Traces, json.as_bytes(), usize::MAX).unwrap();
     let json = written(Signal::Traces, &proto);
     let span = &json["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
     assert_eq!(span["spanId"], "eee19b7ec3c1b174");
@@ -93,11 +93,11 @@ fn j1_profile_ids_are_base64_and_profile_links_hex() {
     let json = r#"{"resourceProfiles":[{"scopeProfiles":[{"profiles":[
         {"profileId":"AAECAwQFBgcICQoLDA0ODw=="}]}]}],
         "dictionary":{"linkTable":[{"spanId":"eee19b7ec3c1b174"}]}}"#;
-    let proto = json_to_proto(Signal::Profiles, json.as_bytes()).unwrap();
+    let proto = json_to_proto(Signal::Profiles, json.as_bytes(), usize::MAX).unwrap();
     let again = written(Signal::Profiles, &proto);
     assert_eq!(again, serde_json::from_str::<serde_json::Value>(json).unwrap());
     let short = json.replace("AAECAwQFBgcICQoLDA0ODw==", "AAEC");
-    let refused = json_to_proto(Signal::Profiles, short.as_bytes());
+    let refused = json_to_proto(Signal::Profiles, short.as_bytes(), usize::MAX);
     assert_eq!(reason(refused), JsonReason::Expected("base64 of 16 bytes or none"));
 }
 
@@ -111,7 +111,8 @@ fn j2_enums_are_read_as_numbers_and_names_and_written_as_numbers() {
     assert_eq!(span(r#"{"kind":77}"#).unwrap().kind, 77);
     let status = span(r#"{"status":{"code":"STATUS_CODE_ERROR"}}"#).unwrap().status.unwrap();
     assert_eq!(status.code, 2);
-    let proto = json_to_proto(Signal::Traces, span_json(r#"{"kind":3}"#).as_bytes()).unwrap();
+    let proto =
+        json_to_proto(Signal::Traces, span_json(r#"{"kind":3}"#).as_bytes(), usize::MAX).unwrap();
     let span = &written(Signal::Traces, &proto)["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
     assert_eq!(span["kind"], 3);
 }
@@ -124,7 +125,7 @@ fn j3_unknown_fields_are_skipped_at_every_depth_whatever_they_hold() {
             {{"z":{odd},"name":"n","attributes":[{{"key":"k","w":[{odd}],
             "value":{{"newValue":{odd},"intValue":1}}}}]}}],"v":[]}}]}}]}}"#
     );
-    let proto = json_to_proto(Signal::Traces, json.as_bytes()).unwrap();
+    let proto = json_to_proto(Signal::Traces, json.as_bytes(), usize::MAX).unwrap();
     let request = ExportTraceServiceRequest::decode(&*proto).unwrap();
     let span = &request.resource_spans[0].scope_spans[0].spans[0];
     assert_eq!(span.name, "n");
@@ -136,7 +137,7 @@ fn j3_unknown_fields_are_skipped_at_every_depth_whatever_they_hold() {
 fn j3_an_unknown_field_is_still_json() {
     for odd in ["{]", "[}", "{\"a\"}", "[1,]", "{,}", "nul", "[1 2]", "{\"a\":1,}", "\"\\x\""] {
         let json = span_json(&format!(r#"{{"x":{odd}}}"#));
-        assert!(json_to_proto(Signal::Traces, json.as_bytes()).is_err(), "{odd}");
+        assert!(json_to_proto(Signal::Traces, json.as_bytes(), usize::MAX).is_err(), "{odd}");
     }
 }
 
@@ -145,7 +146,7 @@ fn j4_snake_case_is_read_and_camel_case_written() {
     let read = span(r#"{"start_time_unix_nano":"5","dropped_links_count":2}"#).unwrap();
     assert_eq!((read.start_time_unix_nano, read.dropped_links_count), (5, 2));
     let json = r#"{"resource_logs":[{"scope_logs":[{"log_records":[{"severity_number":9}]}]}]}"#;
-    let proto = json_to_proto(Signal::Logs, json.as_bytes()).unwrap();
+    let proto = json_to_proto(Signal::Logs, json.as_bytes(), usize::MAX).unwrap();
     let json = written(Signal::Logs, &proto);
     assert_eq!(json["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["severityNumber"], 9);
 }
@@ -162,7 +163,7 @@ fn j5_64_bit_integers_are_read_as_strings_and_numbers_and_written_as_strings() {
     }
     let json = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":7,
         "body":{"intValue":-9223372036854775808}}]}]}]}"#;
-    let proto = json_to_proto(Signal::Logs, json.as_bytes()).unwrap();
+    let proto = json_to_proto(Signal::Logs, json.as_bytes(), usize::MAX).unwrap();
     let record = &written(Signal::Logs, &proto)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
     assert_eq!(record["timeUnixNano"], "7");
     assert_eq!(record["body"]["intValue"], "-9223372036854775808");
@@ -259,7 +260,7 @@ fn strings_are_unescaped_and_half_characters_refused_with_their_place() {
     ];
     for (text, expected) in cases {
         let json = span_json(&format!(r#"{{"name":"ok{text}"}}"#));
-        let error = json_to_proto(Signal::Traces, json.as_bytes()).unwrap_err();
+        let error = json_to_proto(Signal::Traces, json.as_bytes(), usize::MAX).unwrap_err();
         assert_eq!(error.reason, expected, "{text}");
         assert_eq!(error.offset, json.find("ok").unwrap() + 2, "{text}");
     }
@@ -270,20 +271,27 @@ fn s12_invalid_utf8_is_refused_with_its_place() {
     let mut json = span_json(r#"{"name":"?"}"#).into_bytes();
     let at = json.iter().position(|&byte| byte == b'?').unwrap();
     json[at] = 0xff;
-    let error = json_to_proto(Signal::Traces, &json).unwrap_err();
+    let error = json_to_proto(Signal::Traces, &json, usize::MAX).unwrap_err();
     assert_eq!((error.offset, error.reason), (at, JsonReason::NotUtf8));
 }
 
 #[test]
 fn s2_an_empty_request_is_an_empty_object_and_nothing_less() {
     for json in ["{}", " {} \n", "\u{feff}{}", r#"{"resourceSpans":[]}"#] {
-        assert_eq!(json_to_proto(Signal::Traces, json.as_bytes()), Ok(Vec::new()), "{json}");
+        assert_eq!(
+            json_to_proto(Signal::Traces, json.as_bytes(), usize::MAX),
+            Ok(Vec::new()),
+            "{json}"
+        );
     }
     for json in ["", "  ", "\u{feff}"] {
-        assert_eq!(reason(json_to_proto(Signal::Traces, json.as_bytes())), JsonReason::Empty);
+        assert_eq!(
+            reason(json_to_proto(Signal::Traces, json.as_bytes(), usize::MAX)),
+            JsonReason::Empty
+        );
     }
     for json in ["null", "[]", "1", "\"{}\"", "{} {}", "{}x", "{", "}"] {
-        assert!(json_to_proto(Signal::Traces, json.as_bytes()).is_err(), "{json}");
+        assert!(json_to_proto(Signal::Traces, json.as_bytes(), usize::MAX).is_err(), "{json}");
     }
 }
 
@@ -291,7 +299,7 @@ fn s2_an_empty_request_is_an_empty_object_and_nothing_less() {
 fn s11_string_table_indices_outside_profiles_are_not_written() {
     let json = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"s"},
         "attributes":[{"keyStrindex":4,"value":{"stringValueStrindex":5}}]}]}]}]}"#;
-    let proto = json_to_proto(Signal::Logs, json.as_bytes()).unwrap();
+    let proto = json_to_proto(Signal::Logs, json.as_bytes(), usize::MAX).unwrap();
     let checked = check(Signal::Logs, proto.clone().into()).unwrap();
     assert!(checked.warnings().strindex_outside_profiles);
     let record = &written(Signal::Logs, &proto)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
@@ -302,7 +310,7 @@ fn s11_string_table_indices_outside_profiles_are_not_written() {
 #[test]
 fn an_error_tells_line_column_and_path() {
     let json = "{\n \"resourceSpans\": [\n  {\"scopeSpans\": 7}\n ]\n}";
-    let error = json_to_proto(Signal::Traces, json.as_bytes()).unwrap_err();
+    let error = json_to_proto(Signal::Traces, json.as_bytes(), usize::MAX).unwrap_err();
     assert_eq!((error.line, error.column), (3, 18));
     let text = "at byte 39 (line 3, column 18), resourceSpans.scopeSpans: expected an array";
     assert_eq!(error.to_string(), text);
@@ -315,10 +323,10 @@ fn every_prefix_of_a_request_is_refused_as_truncated_or_worse() {
             "x":[{"y":-1.5e3}],"attributes":[{"key":"k","value":{"boolValue":true}}]}"#,
     );
     for cut in 0..json.len() {
-        let refused = json_to_proto(Signal::Traces, &json.as_bytes()[..cut]);
+        let refused = json_to_proto(Signal::Traces, &json.as_bytes()[..cut], usize::MAX);
         assert!(refused.is_err(), "cut at {cut}");
     }
-    assert!(json_to_proto(Signal::Traces, json.as_bytes()).is_ok());
+    assert!(json_to_proto(Signal::Traces, json.as_bytes(), usize::MAX).is_ok());
 }
 
 #[test]
@@ -334,6 +342,42 @@ fn d1_nesting_is_bounded_and_never_costs_stack() {
     assert!(unknown(128).is_ok());
     assert_eq!(reason(unknown(129)), JsonReason::TooDeep);
     assert_eq!(reason(unknown(1_000_000)), JsonReason::TooDeep);
+}
+
+#[test]
+fn d1_numbers_that_grow_are_refused_where_they_pass_the_bound() {
+    let open = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[
+        {"bucketCounts":["#;
+    let json = format!("{open}{}1]}}]}}}}]}}]}}]}}", "1,".repeat(5_000_000 / 2));
+    let bytes_max = 1 << 20;
+    let error = json_to_proto(Signal::Metrics, json.as_bytes(), bytes_max).unwrap_err();
+    assert_eq!(error.reason, JsonReason::TooLarge { bytes_max });
+    // Each count is eight bytes: this many are enough, and of the rest nothing was read.
+    let read = open.len() + 2 * (bytes_max / 8);
+    assert!(error.offset <= read, "stopped only at {}, expected {read}", error.offset);
+    let path = "resourceMetrics.scopeMetrics.metrics.histogram.dataPoints.bucketCounts";
+    assert_eq!(error.path, path);
+    assert!(error.to_string().contains("1048576 bytes"), "{error}");
+}
+
+#[test]
+fn a_request_passes_at_its_own_size_and_at_nothing_less() {
+    let values = [
+        r#"{"name":"a long name with an escape \u00e9"}"#.to_owned(),
+        r#"{"traceId":"5b8efff798038103d269b633813fc60c","kind":3}"#.to_owned(),
+        r#"{"attributes":[{"key":"k","value":{"bytesValue":"AAECAwQFBgcICQoLDA0ODw=="}}]}"#.into(),
+        r#"{"attributes":[{"key":"k","value":{"arrayValue":{"values":[null,{},null]}}}]}"#.into(),
+        format!(r#"{{"events":[{}{{}}]}}"#, r#"{"timeUnixNano":"1","name":""},"#.repeat(20)),
+    ];
+    for json in values.map(|span| span_json(&span)) {
+        let bytes = json_to_proto(Signal::Traces, json.as_bytes(), usize::MAX).unwrap().len();
+        assert!(json_to_proto(Signal::Traces, json.as_bytes(), bytes).is_ok(), "{json}");
+        for bytes_max in 0..bytes {
+            let refused = json_to_proto(Signal::Traces, json.as_bytes(), bytes_max);
+            assert_eq!(reason(refused), JsonReason::TooLarge { bytes_max }, "{json}");
+        }
+    }
+    assert_eq!(json_to_proto(Signal::Traces, b"{}", 0), Ok(Vec::new()));
 }
 
 #[test]

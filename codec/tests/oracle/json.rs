@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use forebay_codec::check::check;
-use forebay_codec::json::{json_to_proto, proto_to_json};
+use forebay_codec::json::{JsonReason, json_to_proto, proto_to_json};
 use forebay_codec::signal::Signal;
 
 use crate::decoded::Decoded;
@@ -15,7 +15,14 @@ fn j1_to_j6_a_request_survives_the_way_to_json_and_back() {
         let (signal, bytes) = case(seed);
         let mut json = Vec::new();
         proto_to_json(&bytes, signal, &mut json).unwrap();
-        let again = json_to_proto(signal, &json).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        let again = json_to_proto(signal, &json, usize::MAX)
+            .unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        let at_the_limit = json_to_proto(signal, &json, again.len());
+        assert_eq!(at_the_limit.as_ref(), Ok(&again), "seed {seed}");
+        if let Some(bytes_max) = again.len().checked_sub(1) {
+            let refused = json_to_proto(signal, &json, bytes_max).map_err(|error| error.reason);
+            assert_eq!(refused, Err(JsonReason::TooLarge { bytes_max }), "seed {seed}");
+        }
         let again_checked = check(signal, again.clone().into());
         assert!(again_checked.is_ok(), "seed {seed}: {again_checked:?}");
         let before = Decoded::from_proto(signal, &bytes).unwrap();
@@ -38,8 +45,8 @@ fn j1_to_j5_json_of_the_opentelemetry_crate_is_read_and_ours_is_read_by_it() {
         if !readable || signal == Signal::Profiles {
             continue;
         }
-        let read =
-            json_to_proto(signal, &theirs).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        let read = json_to_proto(signal, &theirs, usize::MAX)
+            .unwrap_or_else(|why| panic!("seed {seed}: {why}"));
         let read = Decoded::from_proto(signal, &read).unwrap();
         assert_eq!(read, before, "seed {seed}, theirs");
         theirs_compared += 1;
@@ -67,7 +74,7 @@ fn damaged_json_is_refused_where_serde_refuses_it_and_what_passes_is_valid_proto
         let mut json = Vec::new();
         proto_to_json(&bytes, signal, &mut json).unwrap();
         mangle::damage(&mut json, &mut Rng::with_seed(!seed));
-        match json_to_proto(signal, &json) {
+        match json_to_proto(signal, &json, usize::MAX) {
             Ok(proto) => {
                 let verdict = check(signal, proto.into());
                 assert!(verdict.is_ok(), "seed {seed}: {verdict:?}");

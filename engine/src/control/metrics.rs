@@ -47,6 +47,32 @@ fn doors(page: &mut Page, totals: &Totals) {
                 [("receiver", door.receiver.as_str()), ("transport", door.transport.name())];
             page.sample(&refused, &labels, door.refused_items.iter().sum::<u64>());
         }
+        let failed = format!("otelcol_receiver_failed_{items}");
+        page.family(
+            &failed,
+            "counter",
+            "Items lost to an error of forebay's own: there is no way.",
+        );
+        for door in rows() {
+            let labels =
+                [("receiver", door.receiver.as_str()), ("transport", door.transport.name())];
+            page.sample(&failed, &labels, 0);
+        }
+    }
+    requests(page, totals);
+}
+
+fn requests(page: &mut Page, totals: &Totals) {
+    let name = "otelcol_receiver_requests";
+    page.family(name, "counter", "Requests for a known signal, in the Collector's three outcomes.");
+    for (receiver, transport, ends) in requests_by_transport(totals) {
+        for outcome in ["success", "refused", "failure"] {
+            let is_it = |(end, _): &(&RequestEnd, u64)| collector_outcome(**end) == outcome;
+            let count: u64 =
+                RequestEnd::ALL.iter().zip(ends).filter(is_it).map(|(_, count)| count).sum();
+            let labels = [("receiver", receiver), ("transport", transport), ("outcome", outcome)];
+            page.sample(name, &labels, count);
+        }
     }
     let name = "forebay_receiver_requests";
     page.family(name, "counter", "Requests by how they ended.");
@@ -65,6 +91,34 @@ fn doors(page: &mut Page, totals: &Totals) {
     page.family(name, "counter", "Requests that ended before their signal was known.");
     for (end, count) in RequestEnd::ALL.iter().zip(totals.unrouted) {
         page.sample(name, &[("outcome", end.name())], count);
+    }
+}
+
+type Ends = [u64; RequestEnd::ALL.len()];
+
+/// The doors of all signals taken together, each receiver and transport once.
+fn requests_by_transport(totals: &Totals) -> Vec<(&str, &'static str, Ends)> {
+    let mut sums: Vec<(&str, &'static str, Ends)> = Vec::new();
+    for door in &totals.doors {
+        let (receiver, transport) = (door.receiver.as_str(), door.transport.name());
+        let place = sums.iter().position(|(r, t, _)| (*r, *t) == (receiver, transport));
+        let place = place.unwrap_or_else(|| {
+            sums.push((receiver, transport, [0; RequestEnd::ALL.len()]));
+            sums.len() - 1
+        });
+        for (sum, count) in sums[place].2.iter_mut().zip(door.requests) {
+            *sum += count;
+        }
+    }
+    sums
+}
+
+/// The Collector knows three ends: taken, sent away for now, and everything else.
+fn collector_outcome(end: RequestEnd) -> &'static str {
+    match end {
+        RequestEnd::Ok => "success",
+        RequestEnd::Overloaded => "refused",
+        _ => "failure",
     }
 }
 
@@ -98,6 +152,8 @@ fn exporters(page: &mut Page, view: &View) {
         each(&failed, "counter", "Items that were dropped after they were accepted.", &|s| {
             s.dropped_items_by_signal.iter().map(|by_signal| by_signal[index]).sum()
         });
+        let refused = format!("otelcol_exporter_enqueue_failed_{items}");
+        each(&refused, "counter", "Items dropped for a full queue: there is no way.", &|_| 0);
     }
     let gauge = "gauge";
     each("otelcol_exporter_queue_size", gauge, "Batches that the exporter holds.", &|s| {

@@ -76,8 +76,6 @@ pub struct Problem {
     /// Goes into a BadRequest detail: what is wrong with the bytes.
     pub bad_request: Option<String>,
     pub header: Option<(&'static str, &'static str)>,
-    /// HTTP says it all, without a gRPC status: the other side does not speak gRPC.
-    pub plain: bool,
 }
 
 impl Problem {
@@ -91,13 +89,9 @@ impl Problem {
         Problem::new(Shape { transport: Transport::Http, form }, status, code, message)
     }
 
-    /// For what is neither: an HTTP status and a Status in JSON.
-    pub fn plain(status: StatusCode, message: &str) -> Problem {
-        let shape = Shape { transport: Transport::Http, form: Form::Json };
-        Problem {
-            plain: true,
-            ..Problem::new(shape, status, code::INVALID_ARGUMENT, message.into())
-        }
+    /// For what belongs to neither: HTTP says it all, and a Status in `form`.
+    pub fn plain(status: StatusCode, message: &str, form: Form) -> Problem {
+        Problem::http(status, code::INVALID_ARGUMENT, message.to_owned(), form)
     }
 
     /// The bytes are not what they should be: INVALID_ARGUMENT, 400.
@@ -125,16 +119,7 @@ impl Problem {
     }
 
     pub fn new(shape: Shape, status: StatusCode, code: u32, message: String) -> Problem {
-        Problem {
-            status,
-            code,
-            message,
-            shape,
-            retry_delay: None,
-            bad_request: None,
-            header: None,
-            plain: false,
-        }
+        Problem { status, code, message, shape, retry_delay: None, bad_request: None, header: None }
     }
 
     pub fn answer(self) -> Answer {

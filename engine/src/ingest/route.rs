@@ -77,16 +77,23 @@ pub fn route(
     let is_grpc = is_grpc(&content_type);
     match (is_grpc, &listener.grpc, &listener.http) {
         (true, Some(_), _) if head.protocol == Protocol::Http2 => grpc(head, &content_type, serves),
-        (true, _, _) => {
-            Err(Problem::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "gRPC is not spoken here"))
-        }
+        (true, _, _) => Err(not_here(
+            "gRPC is not spoken here: it takes HTTP/2, and usually has port 4317",
+            &content_type,
+        )),
         (false, _, Some(http)) => http_route(head, http, &content_type, serves),
-        (false, _, None) => Err(Problem::plain(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        (false, _, None) => Err(not_here(
             "this port takes OTLP over gRPC: the content type must be application/grpc. OTLP over \
              HTTP usually has port 4318",
+            &content_type,
         )),
     }
+}
+
+/// The wrong protocol for this port.
+fn not_here(message: &str, content_type: &str) -> Problem {
+    let form = Form::of(content_type).unwrap_or(Form::Json);
+    Problem::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, message, form)
 }
 
 fn is_grpc(content_type: &str) -> bool {

@@ -31,7 +31,7 @@ fn settings(verbosity: Verbosity) -> Settings {
 
 fn shown(verbosity: Verbosity, signal: Signal, items: u64, json: &str) -> String {
     let screen = Screen::default();
-    let chain = [json_to_proto(signal, json.as_bytes()).unwrap().into()];
+    let chain = [json_to_proto(signal, json.as_bytes(), usize::MAX).unwrap().into()];
     Printer::new(settings(verbosity), Box::new(screen.clone()))
         .show(signal, items, &chain, Instant::now())
         .unwrap();
@@ -122,7 +122,7 @@ fn the_first_batches_of_a_second_are_shown_then_every_nth() {
     let sampled = Settings { sampling_thereafter: 10, ..settings(Verbosity::Basic) };
     let mut printer = Printer::new(sampled, Box::new(screen.clone()));
     let start = Instant::now();
-    let chain = [json_to_proto(Signal::Traces, TRACE.as_bytes()).unwrap().into()];
+    let chain = [json_to_proto(Signal::Traces, TRACE.as_bytes(), usize::MAX).unwrap().into()];
     for _ in 0..25 {
         printer.show(Signal::Traces, 1, &chain, start).unwrap();
     }

@@ -12,8 +12,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn writer(path: &Path, append: bool, rotation: Option<Rotation>) -> Writer {
-    let settings = Settings { path: path.to_owned(), append, rotation };
-    Writer { settings, file: None, bytes: 0, opened_before: false, line: Vec::new() }
+    Writer::new(&Settings { path: path.to_owned(), append, rotation })
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -118,5 +117,17 @@ fn two_seats_on_one_path_share_one_writer() {
     let settings = Settings { path: folder.join("out"), append: true, rotation: None };
     let (one, two) = (Sink::shared(&settings), Sink::shared(&settings));
     assert!(Arc::ptr_eq(&one.0, &two.0));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_path_opened_again_while_a_write_is_stuck_keeps_its_writer() {
+    let folder = folder("stuck");
+    let settings = Settings { path: folder.join("out"), append: true, rotation: None };
+    let first = Sink::shared(&settings);
+    // As the thread has it while it writes.
+    let stuck = Arc::clone(first.0.writer());
+    drop(first);
+    assert!(Arc::ptr_eq(&stuck, Sink::shared(&settings).0.writer()));
     fs::remove_dir_all(folder).unwrap();
 }

@@ -15,6 +15,7 @@ use tokio::sync::Barrier;
 use tonic::transport::Server;
 use tonic::{Code, Status};
 
+use crate::cable::Cable;
 use crate::grpc_peer::{Answer, GrpcPeer};
 use crate::rig::{
     Rig, batch, delivered, destination, drop_reason, grpc_to, http_headers, soon, until,
@@ -273,6 +274,10 @@ fn peers_that_speak_no_grpc_never_take_a_batch_and_are_tried_again() {
         rig.offer(0, batch(1, &["one"]));
         let failed = || rig.snapshot(0).failed_attempts.iter().sum::<u64>();
         until("several attempts", || failed() >= 3);
+        if !bytes.is_empty() {
+            let garbage = FailureKind::Garbage.index();
+            until("its name", || rig.snapshot(0).failed_attempts[garbage] > 0);
+        }
         let (_, ends) = rig.abandon();
         let reasons: Vec<_> = ends.iter().map(|end| drop_reason(&end.outcome)).collect();
         assert_eq!(reasons, [Some(DropReason::Shutdown)], "case {case}");
@@ -342,6 +347,37 @@ fn an_unanswered_keepalive_ping_ends_the_connection_before_the_timeout_does() {
     let disconnected = FailureKind::Disconnected.index();
     until("a broken connection", || rig.snapshot(0).failed_attempts[disconnected] > 0);
     rig.abandon();
+}
+
+#[test]
+fn a_connection_whose_peer_vanished_is_replaced_after_two_timeouts() {
+    let peer = GrpcPeer::start(|_, _| Answer::Ok);
+    let cable = Cable::to(peer.address);
+    let settings = OtlpGrpc { timeout: Duration::from_secs(1), ..grpc_to(cable.address) };
+    let rig = rig(settings);
+    rig.offer(0, batch(1, &["one"]));
+    assert_eq!(rig.ends(1)[&(0, 1)], delivered());
+    cable.cut_connections();
+    rig.offer(0, batch(2, &["two"]));
+    assert_eq!(rig.ends(1)[&(0, 2)], delivered());
+    let failed = rig.finish()[0].failed_attempts;
+    assert_eq!(failed[FailureKind::Timeout.index()], 2, "{failed:?}");
+    assert_eq!(failed.iter().sum::<u64>(), 2, "{failed:?}");
+    assert_eq!((cable.connections(), peer.count()), (2, 2));
+}
+
+#[test]
+fn an_answer_between_two_timeouts_keeps_the_connection() {
+    let peer = GrpcPeer::start(|count, _| if count % 2 == 0 { Answer::Hang } else { Answer::Ok });
+    let cable = Cable::to(peer.address);
+    let settings = OtlpGrpc { timeout: Duration::from_millis(300), ..grpc_to(cable.address) };
+    let rig = rig(settings);
+    for seq in 0..3 {
+        rig.offer(0, batch(seq, &["one"]));
+        assert_eq!(rig.ends(1)[&(0, seq)], delivered());
+    }
+    rig.finish();
+    assert_eq!((cable.connections(), peer.count()), (1, 6));
 }
 
 #[test]

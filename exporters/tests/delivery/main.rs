@@ -3,6 +3,8 @@
 //! where an improper one is.
 
 #[cfg(test)]
+mod cable;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod grpc_peer;

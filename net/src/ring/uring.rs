@@ -137,15 +137,17 @@ impl Uring {
             _ => Err(io::Error::from_raw_os_error(libc::ETIME)),
         };
         self.close(key);
-        while self.in_flight > 0 {
-            self.wait(Some(Duration::from_millis(500)))?;
+        loop {
             while let Some(done) = self.next_done() {
                 if let Done::Received { chunk, .. } = done {
                     self.give_back(chunk);
                 }
             }
+            if self.in_flight == 0 {
+                return verdict;
+            }
+            self.wait(Some(Duration::from_millis(500)))?;
         }
-        verdict
     }
 
     pub fn rung(&self) -> Rung {
@@ -186,6 +188,13 @@ impl Uring {
             _ => opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build(),
         };
         self.push(entry.user_data(pack_listener(listener)));
+    }
+
+    /// Arms accepting on every listener where it has stopped.
+    pub fn accept_everywhere(&mut self) {
+        for listener in 0..self.acceptors.len() {
+            self.accept(listener as u16);
+        }
     }
 
     /// Stops accepting everywhere: waiting connections get a reset, new ones are refused.
@@ -333,18 +342,29 @@ impl Uring {
                 _ => Err(error),
             },
         };
-        let mut completions = std::mem::take(&mut self.completions);
+        self.reap();
+        while !self.completions.is_empty() {
+            // Completing may push, and pushing may reap more.
+            let mut completions = std::mem::take(&mut self.completions);
+            for (user_data, result, flags) in completions.drain(..) {
+                self.complete(user_data, result, flags);
+            }
+            if self.completions.is_empty() {
+                self.completions = completions;
+            }
+        }
+        outcome
+    }
+
+    /// Takes the completions out of the kernel's queue, so that it has room again.
+    fn reap(&mut self) {
+        let ring = self.ring.as_mut().expect("the ring lives until drop");
         let mut queue = ring.completion();
         self.stats.cq_overflows = u64::from(queue.overflow());
-        completions
+        let before = self.completions.len();
+        self.completions
             .extend(queue.by_ref().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
-        drop(queue);
-        self.stats.completions += completions.len() as u64;
-        for (user_data, result, flags) in completions.drain(..) {
-            self.complete(user_data, result, flags);
-        }
-        self.completions = completions;
-        outcome
+        self.stats.completions += (self.completions.len() - before) as u64;
     }
 
     /// What was done, in the order in which the kernel said so.
@@ -363,8 +383,8 @@ impl Uring {
             KIND_WAKE => {
                 self.wake.awake();
                 self.done.push_back(Done::Woken);
-                // Cancelled only when the ring is dropped.
-                if result > 0 {
+                // Cancelled only when the ring is dropped; whatever else ends it, it goes on.
+                if result != -libc::ECANCELED {
                     self.arm_wake();
                 }
             }
@@ -504,15 +524,19 @@ impl Uring {
     }
 
     fn push(&mut self, entry: Entry) {
-        let ring = self.ring.as_mut().expect("the ring lives until drop");
         self.in_flight += 1;
-        // SAFETY: every buffer that `entry` points at is owned by a slot (or by `wake_counter`)
-        // until the operation's last completion: see `received`, `received_into` and `sent`.
-        while unsafe { ring.submission().push(&entry) }.is_err() {
-            // Full: hand over what is queued. The kernel takes it all or says why not; EBUSY
-            // means that completions wait, which the next `wait` takes.
+        loop {
+            let ring = self.ring.as_mut().expect("the ring lives until drop");
+            // SAFETY: every buffer that `entry` points at is owned by a slot (or by
+            // `wake_counter`) until the operation's last completion: see `received`,
+            // `received_into` and `sent`.
+            if unsafe { ring.submission().push(&entry) }.is_ok() {
+                break;
+            }
+            // Full: hand over what is queued. The kernel takes it all, or says that completions
+            // wait first.
             if ring.submit().is_err() {
-                std::thread::yield_now();
+                self.reap();
             }
         }
     }

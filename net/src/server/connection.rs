@@ -150,6 +150,7 @@ impl Connection {
             (Speaks::Unknown(first), _) if !first.is_empty() => {
                 Some(self.since + limits.header_timeout)
             }
+            (Speaks::Nothing, _) => None,
             _ => (limits.idle_timeout > 0).then(|| self.since + limits.idle_timeout),
         };
         [write, read].into_iter().flatten().min()

@@ -68,10 +68,10 @@ impl Desk {
 }
 
 impl Door for Books {
-    fn admit(&mut self, _: &Head) -> Result<Admitted, Answer> {
+    fn admit(&mut self, _: &mut Head) -> Result<Admitted, Answer> {
         match self.refuse {
             true => Err(answer(StatusCode::SERVICE_UNAVAILABLE)),
-            false => Ok(Admitted { body_bytes_max: BODY_BYTES_MAX, tag: 0 }),
+            false => Ok(Admitted { body_bytes_max: BODY_BYTES_MAX, tag: 0, reserved: 0 }),
         }
     }
 
@@ -88,7 +88,7 @@ impl Door for Books {
     fn refuse(&mut self, _: &Head, refusal: Refusal) -> Answer {
         answer(match refusal {
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Overloaded | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Refusal::Malformed { status, .. } => status,
         })
