@@ -175,7 +175,7 @@ impl Ingest {
                 let code = grpc::code::INVALID_ARGUMENT;
                 return Err(Problem::new(shape, status, code, message.to_owned()));
             }
-            Form::Json | Form::Urlencoded => self.from_json(route, &body, bytes_max)?,
+            Form::Json | Form::Urlencoded => self.json_as_proto(route, &body, bytes_max)?,
         };
         let kept = body.len() + KEPT_REQUEST_BYTES;
         if kept > self.budget.bytes_max() {
@@ -210,7 +210,12 @@ impl Ingest {
     }
 
     /// Protobuf may be longer than the JSON it says the same as, so it is bounded too.
-    fn from_json(&self, route: &Route, body: &[u8], bytes_max: usize) -> Result<Bytes, Problem> {
+    fn json_as_proto(
+        &self,
+        route: &Route,
+        body: &[u8],
+        bytes_max: usize,
+    ) -> Result<Bytes, Problem> {
         let shape = route.shape();
         json_to_proto(route.signal, body, bytes_max).map(fitted).map_err(|error| {
             match error.reason {
