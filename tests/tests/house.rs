@@ -72,6 +72,19 @@ fn every_path_that_a_page_names_exists() {
 }
 
 #[test]
+fn the_configuration_in_the_readme_is_valid() {
+    let text = read(&root().join("README.md"));
+    let (_, example) = text.split_once("```yaml\n").expect("an example");
+    let (example, _) = example.split_once("```").expect("its end");
+    let output = Command::new(forebay_tests::forebay::program())
+        .args(["validate", "--config", &format!("yaml:{example}")])
+        .output()
+        .expect("forebay starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
 fn every_folder_of_the_map_exists_and_every_crate_is_on_it() {
     let on_the_map: BTreeSet<String> = block("text")
         .iter()

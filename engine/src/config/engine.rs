@@ -79,7 +79,12 @@ pub(crate) const LIMITS: Table = Table {
             "In flight on one connection (HTTP/2 \
             streams).",
         ),
-        value("requests_max", "requests", "65536", "In flight, per receiver core."),
+        value(
+            "requests_max",
+            "requests",
+            "65536",
+            "Waiting for their delivery, per receiver core; open bodies are bounded by engine.memory.",
+        ),
         value(
             "batch_bytes_max",
             "size",

@@ -135,7 +135,7 @@ pub struct Limits {
     pub connections_max: usize,
     /// Requests in flight on one connection (HTTP/2 streams). Default 256.
     pub connection_requests_max: usize,
-    /// Requests in flight. Default 65,536.
+    /// Requests that wait for their delivery; open bodies are bounded by the memory budget. 65,536.
     pub requests_max: usize,
     /// From the first byte of a request (or the connection's start) to its complete header. 10 s.
     pub header_timeout: Duration,
