@@ -1,0 +1,224 @@
+//! A program under load: how it is started, where it listens, what it tells of itself.
+//!
+//! Described by a file, so that anything that speaks OTLP can be measured. Ports are chosen by us,
+//! free ones, and written into its configuration.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::machine;
+use crate::process::{Placement, Spawned, Start};
+use crate::scenario::Engine;
+
+const BUILT_IN: [(&str, &str); 5] = [
+    ("forebay", include_str!("../programs/forebay.toml")),
+    ("collector", include_str!("../programs/collector.toml")),
+    ("rotel", include_str!("../programs/rotel.toml")),
+    ("nginx", include_str!("../programs/nginx.toml")),
+    ("haproxy", include_str!("../programs/haproxy.toml")),
+];
+
+/// How a program is run. In `command`, `config`, `environment` and `metrics` these words are
+/// replaced: `{binary}`, `{config}` (a file with the configuration), `{folder}` (an empty one),
+/// `{grpc_port}`, `{http_port}`, `{metrics_port}`, `{sink_grpc}`, `{sink_http}` (host and port),
+/// `{cores}`, `{last_core}`, `{threads}`, and what the row asks for: `{acks}`, `{waits}`,
+/// `{processors}`, `{exporter}`, `{compression}`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    pub name: String,
+    pub command: Vec<String>,
+    /// A path, or a name to be looked up in `PATH`.
+    #[serde(default)]
+    pub binary: String,
+    #[serde(default)]
+    pub config: String,
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// The name that it is started under, where that is not the binary's.
+    #[serde(skip)]
+    called: String,
+    /// Its last line on standard output is a ledger, as forebay prints it.
+    #[serde(default)]
+    pub has_ledger: bool,
+    /// Where it shows metrics in Prometheus' format.
+    #[serde(default)]
+    pub metrics: String,
+}
+
+/// Where a started program listens.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    pub grpc: u16,
+    pub http: u16,
+    /// The authority and path of its metrics page.
+    pub metrics: Option<(String, String)>,
+}
+
+/// What a program is started for.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose<'a> {
+    pub engine: &'a Engine,
+    pub sink_grpc: std::net::SocketAddr,
+    pub sink_http: std::net::SocketAddr,
+    pub placement: &'a Placement,
+}
+
+/// Names of the descriptions that come with the program.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    BUILT_IN.iter().map(|(name, _)| *name)
+}
+
+/// A built-in description by its name, or a file by its path.
+pub fn find(name: &str) -> Result<Program, String> {
+    let built_in = BUILT_IN.iter().find(|(known, _)| *known == name);
+    let text = match built_in {
+        Some((_, text)) => (*text).to_owned(),
+        None => std::fs::read_to_string(name).map_err(|error| {
+            let known: Vec<&str> = names().collect();
+            format!(
+                "there is no program {name:?}: known are {}, and no file of that name can be read \
+                 ({error})",
+                known.join(", ")
+            )
+        })?,
+    };
+    toml::from_str(&text).map_err(|error| format!("program {name}: {error}"))
+}
+
+/// forebay at `path`, or the one that this program is when it is started under that name.
+pub fn forebay(path: Option<&Path>) -> Result<Program, String> {
+    let mut program = find("forebay")?;
+    let Some(path) = path else {
+        program.binary = machine::this_program()?.display().to_string();
+        program.called = "forebay".to_owned();
+        return Ok(program);
+    };
+    if !path.is_file() {
+        return Err(format!(
+            "there is no engine at {}\n  hint: without --engine the engine of this checkout is run",
+            path.display()
+        ));
+    }
+    program.binary = path.display().to_string();
+    Ok(program)
+}
+
+/// What `--program` or `--with` name, with its binary where that is given.
+pub fn other(name: &str, binary: Option<&Path>) -> Result<Program, String> {
+    let mut program = find(name)?;
+    if let Some(binary) = binary {
+        program.binary = binary.display().to_string();
+    }
+    Ok(program)
+}
+
+impl Program {
+    /// Starts it on its cores. `folder` is its own, and empty.
+    pub fn start(&self, purpose: &Purpose<'_>, folder: &Path) -> Result<(Spawned, Ports), String> {
+        let [grpc, http, metrics] = free_ports()?;
+        let words = self.words(purpose, folder, [grpc, http, metrics]);
+        let filled = |text: &str| fill(text, &words);
+        let config = folder.join("config");
+        std::fs::write(&config, filled(&self.config)).map_err(|error| {
+            format!("the configuration of {} can't be written: {error}", self.name)
+        })?;
+        let command: Vec<String> = self.command.iter().map(|word| filled(word)).collect();
+        let environment: Vec<(String, String)> =
+            self.environment.iter().map(|(name, value)| (name.clone(), filled(value))).collect();
+        let what = Start {
+            name: &self.name,
+            called: &self.called,
+            command: &command,
+            environment: &environment,
+        };
+        let spawned = Spawned::start(&what, &purpose.placement.engine, folder)?;
+        let metrics = (!self.metrics.is_empty()).then(|| filled(&self.metrics));
+        let metrics = metrics.and_then(|url| {
+            let (authority, path) = url.strip_prefix("http://")?.split_once('/')?;
+            Some((authority.to_owned(), format!("/{path}")))
+        });
+        Ok((spawned, Ports { grpc, http, metrics }))
+    }
+
+    fn words(
+        &self,
+        purpose: &Purpose<'_>,
+        folder: &Path,
+        ports: [u16; 3],
+    ) -> Vec<(&'static str, String)> {
+        let engine = purpose.engine;
+        let cores = &purpose.placement.engine;
+        let list: Vec<String> = cores.iter().map(usize::to_string).collect();
+        let last = cores.last().copied().unwrap_or(0).to_string();
+        let yes_or_no = |yes: bool, then: &str, other: &str| {
+            if yes { then.to_owned() } else { other.to_owned() }
+        };
+        vec![
+            ("{binary}", self.binary.clone()),
+            ("{config}", folder.join("config").display().to_string()),
+            ("{folder}", folder.display().to_string()),
+            ("{grpc_port}", ports[0].to_string()),
+            ("{http_port}", ports[1].to_string()),
+            ("{metrics_port}", ports[2].to_string()),
+            ("{sink_grpc}", purpose.sink_grpc.to_string()),
+            ("{sink_http}", purpose.sink_http.to_string()),
+            ("{cores}", list.join(",")),
+            ("{last_core}", last),
+            ("{threads}", cores.len().to_string()),
+            ("{acks}", engine.acks.clone()),
+            ("{waits}", (engine.acks == "delivered").to_string()),
+            ("{processors}", yes_or_no(engine.batch, "[batch]", "[]")),
+            ("{exporter}", engine.exporter.clone()),
+            ("{compression}", engine.compression.clone()),
+        ]
+    }
+}
+
+fn fill(text: &str, words: &[(&str, String)]) -> String {
+    words.iter().fold(text.to_owned(), |text, (word, value)| text.replace(word, value))
+}
+
+/// Ports that were free a moment ago.
+fn free_ports() -> Result<[u16; 3], String> {
+    let taken: Result<Vec<TcpListener>, _> =
+        (0..3).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect();
+    let taken = taken.map_err(|error| format!("no port is free on 127.0.0.1: {error}"))?;
+    let port = |at: usize| {
+        taken[at].local_addr().map_or(0, |address: std::net::SocketAddr| address.port())
+    };
+    Ok([port(0), port(1), port(2)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_description_can_be_read_and_uses_known_words() {
+        let engine = Engine::default();
+        let placement = Placement::choose(1, &[0, 1]);
+        let address = "127.0.0.1:1".parse().unwrap();
+        let purpose = Purpose {
+            engine: &engine,
+            sink_grpc: address,
+            sink_http: address,
+            placement: &placement,
+        };
+        for name in names() {
+            let program = find(name).unwrap();
+            let words = program.words(&purpose, Path::new("/tmp/x"), [1, 2, 3]);
+            let all = program.command.join(" ") + &program.config + &program.metrics;
+            let filled = fill(&all, &words);
+            let left = filled.split('{').skip(1).find(|rest| {
+                let word: String =
+                    rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                !word.is_empty() && rest[word.len()..].starts_with('}')
+            });
+            assert_eq!(left, None, "{name}: a word that nothing replaces");
+        }
+    }
+}
