@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use forebay_codec::compress::{DecompressError, Decompressor, Encoding};
 use forebay_codec::status::{PartialSuccess, Status};
+use forebay_net::grpc::code;
 use http::{HeaderMap, StatusCode, header};
 
 mod grpc;
@@ -162,23 +163,6 @@ pub fn of_http(
     } else {
         http_error(status, headers, plain, now)
     }
-}
-
-/// gRPC codes by the names of the specification.
-pub mod code {
-    pub const CANCELLED: u32 = 1;
-    pub const UNKNOWN: u32 = 2;
-    pub const INVALID_ARGUMENT: u32 = 3;
-    pub const DEADLINE_EXCEEDED: u32 = 4;
-    pub const PERMISSION_DENIED: u32 = 7;
-    pub const RESOURCE_EXHAUSTED: u32 = 8;
-    pub const ABORTED: u32 = 10;
-    pub const OUT_OF_RANGE: u32 = 11;
-    pub const UNIMPLEMENTED: u32 = 12;
-    pub const INTERNAL: u32 = 13;
-    pub const UNAVAILABLE: u32 = 14;
-    pub const DATA_LOSS: u32 = 15;
-    pub const UNAUTHENTICATED: u32 = 16;
 }
 
 fn http_success(headers: &HeaderMap, body: Result<Vec<u8>, String>) -> Verdict {
