@@ -5,6 +5,7 @@ use forebay_codec::compress::{Compressor, Encoding};
 use forebay_codec::signal::Signal;
 use forebay_tests::forebay::{Process, config};
 use forebay_tests::items;
+use forebay_tests::recorder::Recorder;
 use forebay_tests::sink::Sink;
 use forebay_tests::wire::{self, Http1, Http2, frame, method_of, path_of};
 use http::Method;
@@ -94,6 +95,31 @@ async fn h2_http_2_with_prior_knowledge_serves_otlp_http_too() {
     let answer = call.await.expect("an answer");
     assert_eq!((answer.status, answer.body.as_slice()), (200, &b"{}"[..]));
     sink.wait_for(Signal::Logs, 30);
+    forebay.stop();
+}
+
+#[tokio::test]
+async fn d2_without_a_rewrite_the_bytes_pass_as_they_came_unknown_fields_included() {
+    let recorder = Recorder::start();
+    let exporters = format!("exporters:\n  otlp_http: {}\n", recorder.exporter());
+    let forebay = Process::start(&config("[otlp_http]", &exporters));
+    // Two requests' worth of groups, and fields that no version of OTLP knows: number 1000 as a
+    // varint behind each request, and an over-long varint that a re-encoder would shorten.
+    let unknown = [0xc0, 0x3e, 0x85, 0x80, 0x00];
+    for signal in STABLE {
+        let mut body = items::proto(signal, 0, 7);
+        body.extend(unknown);
+        body.extend(items::proto(signal, 7, 3));
+        body.extend(unknown);
+        let headers = [("content-type", "application/x-protobuf")];
+        let answer = wire::post(forebay.http_address(), path_of(signal), &headers, &body);
+        assert_eq!(answer.status, 200, "{signal}: {}", answer.text());
+        assert_eq!(recorder.next(), (path_of(signal).to_owned(), body.clone()), "over HTTP");
+        let grpc = Http2::connect(forebay.grpc.expect("a port")).await;
+        let answer = grpc.export(signal, &body).await.expect("an answer");
+        assert_eq!(answer.grpc_status(), Some(0), "{signal}: {answer:?}");
+        assert_eq!(recorder.next(), (path_of(signal).to_owned(), body), "over gRPC");
+    }
     forebay.stop();
 }
 
