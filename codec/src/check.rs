@@ -3,10 +3,13 @@
 //!
 //! `engine` calls [`check`] once per request, before anything is kept. Only what passed may share a
 //! batch with other clients' requests: a strict backend refuses a whole batch for one bad byte.
-//! The walk is driven by `schema`, reads each byte once and allocates only for an error.
+//! Messages that lie as SDKs and Collectors lay them are passed in straight lines of code (`shapes`,
+//! `plain`), some ten times faster than prost decodes them; all else goes through a general walk
+//! driven by `schema`, field by field. Nothing is allocated but for an error.
 //!
 //! Always
 //! - What passes, prost decodes, and the counts are those of the decoded message.
+//! - Which way a byte is looked at changes no verdict and no count.
 //! - Unknown fields pass when they are well-formed, and are left where they are.
 //! - Stricter than protobuf on purpose: ids have 16 or 8 bytes or none (as the Collector's pdata),
 //!   groups are refused even in unknown fields, messages nest at most [`DEPTH_MAX`] deep.
@@ -20,6 +23,12 @@ use bytes::Bytes;
 use crate::schema::{self, Field, Kind, LEN, Message, Tally};
 use crate::signal::{Counts, Signal};
 use crate::wire::{self, Malformed};
+
+use plain::Plain;
+
+mod plain;
+mod shapes;
+mod text;
 
 /// How deep messages may nest below the request. Peers stop at 100 (prost, Java, C++), so what
 /// passes here passes there.
@@ -73,15 +82,7 @@ pub fn check(signal: Signal, bytes: Bytes) -> Result<Checked, WireError> {
 
 /// The same verdict for bytes that nobody wants to keep.
 pub(crate) fn verdict(signal: Signal, bytes: &[u8]) -> Result<(Counts, Warnings), WireError> {
-    let mut walk = Walk {
-        has_string_table: signal == Signal::Profiles,
-        counts: Counts::default(),
-        warnings: Warnings::default(),
-    };
-    match walk.message(schema::request(signal), bytes, 0, 0) {
-        Ok(()) => Ok((walk.counts, walk.warnings)),
-        Err(fault) => Err(fault.told()),
-    }
+    Walk::<true>::verdict(signal, bytes)
 }
 
 /// Why a request is not OTLP, and where.
@@ -174,13 +175,30 @@ impl From<Malformed> for Reason {
     }
 }
 
-struct Walk {
+/// With `STRIDES` plain fields are strided over (`plain`, `shapes`); without, each is looked at by
+/// the general rules alone. The verdict is the same, which a test holds it to.
+struct Walk<const STRIDES: bool> {
     has_string_table: bool,
     counts: Counts,
     warnings: Warnings,
 }
 
-impl Walk {
+/// Below this a stride might reach deeper than messages may nest.
+const STRIDE_DEPTH_MAX: usize = DEPTH_MAX - 8;
+
+impl<const STRIDES: bool> Walk<STRIDES> {
+    fn verdict(signal: Signal, bytes: &[u8]) -> Result<(Counts, Warnings), WireError> {
+        let mut walk = Self {
+            has_string_table: signal == Signal::Profiles,
+            counts: Counts::default(),
+            warnings: Warnings::default(),
+        };
+        match walk.message(schema::request(signal), bytes, 0, 0) {
+            Ok(()) => Ok((walk.counts, walk.warnings)),
+            Err(fault) => Err(fault.told()),
+        }
+    }
+
     /// Walks the message that lies at `at..` of `bytes`; offsets stay those of the request because
     /// `bytes` always starts where the request does.
     fn message(
@@ -197,21 +215,49 @@ impl Walk {
         }
         let mut chosen = Chosen { number: 0, items_before: 0 };
         while at < bytes.len() {
-            let start = at;
-            let (number, wire_type) =
-                wire::tag(bytes, &mut at).map_err(|why| Fault::new(start, why))?;
-            let Some(field) = message.field(number) else {
-                let start = at;
-                wire::value(bytes, &mut at, wire_type).map_err(|why| Fault::new(start, why))?;
-                continue;
+            let plain = match STRIDES && depth <= STRIDE_DEPTH_MAX {
+                true => plain::field(message, bytes, at),
+                false => Plain::No,
             };
-            if field.either {
-                chosen.replace_with(number, &mut self.counts);
-            }
-            self.field(field, wire_type, bytes, &mut at, depth)
-                .map_err(|fault| fault.inside(field))?;
+            at = match plain {
+                Plain::Over { end, items } => {
+                    self.counts.items += items;
+                    end
+                }
+                Plain::Message { number, inner, value } => {
+                    self.message(inner, &bytes[..value.end], value.start, depth + 1)
+                        .map_err(|fault| fault.inside_number(message, number))?;
+                    value.end
+                }
+                Plain::No => self.general(message, &mut chosen, bytes, at, depth)?,
+            };
         }
         Ok(())
+    }
+
+    /// One field of any kind, known or not, well-formed or not; returns where it ends.
+    #[inline(never)]
+    fn general(
+        &mut self,
+        message: &'static Message,
+        chosen: &mut Chosen,
+        bytes: &[u8],
+        mut at: usize,
+        depth: usize,
+    ) -> Result<usize, Box<Fault>> {
+        let start = at;
+        let (number, wire_type) =
+            wire::tag(bytes, &mut at).map_err(|why| Fault::new(start, why))?;
+        let Some(field) = message.field(number) else {
+            let start = at;
+            wire::value(bytes, &mut at, wire_type).map_err(|why| Fault::new(start, why))?;
+            return Ok(at);
+        };
+        if field.either {
+            chosen.replace_with(number, &mut self.counts);
+        }
+        self.field(field, wire_type, bytes, &mut at, depth).map_err(|fault| fault.inside(field))?;
+        Ok(at)
     }
 
     fn field(
@@ -323,6 +369,14 @@ impl Fault {
     fn inside(mut self: Box<Self>, field: &'static Field) -> Box<Self> {
         self.names.push(field.name);
         self
+    }
+
+    #[cold]
+    fn inside_number(self: Box<Self>, message: &'static Message, number: usize) -> Box<Self> {
+        match message.field(number as u32) {
+            Some(field) => self.inside(field),
+            None => self,
+        }
     }
 
     fn told(mut self) -> WireError {

@@ -32,23 +32,34 @@ pub struct Message {
     pub name: &'static str,
     pub fields: &'static [Field],
     pub tally: Tally,
+    pub(crate) shape: Shape,
     /// Field number to index in `fields` plus one; 0 means unknown.
     slots: [u8; NUMBER_MAX + 1],
+    steps: [Step; NUMBER_MAX + 1],
 }
 
 impl Message {
     const fn new(name: &'static str, fields: &'static [Field]) -> Self {
         let mut slots = [0; NUMBER_MAX + 1];
+        let mut steps = [Step::UNKNOWN; NUMBER_MAX + 1];
         let mut index = 0;
         while index < fields.len() {
-            slots[fields[index].number as usize] = index as u8 + 1;
+            let number = fields[index].number as usize;
+            slots[number] = index as u8 + 1;
+            steps[number] = Step::over(&fields[index]);
             index += 1;
         }
-        Self { name, fields, tally: Tally::Nothing, slots }
+        let (tally, shape) = (Tally::Nothing, Shape::Other);
+        Self { name, fields, tally, shape, slots, steps }
     }
 
     const fn counted(mut self, tally: Tally) -> Self {
         self.tally = tally;
+        self
+    }
+
+    const fn shaped(mut self, shape: Shape) -> Self {
+        self.shape = shape;
         self
     }
 
@@ -61,6 +72,12 @@ impl Message {
     /// The field with this number.
     pub fn field(&self, number: u32) -> Option<&'static Field> {
         self.index_of(number).map(|index| &self.fields[index])
+    }
+
+    /// What lies behind a tag of one byte, or of two bytes for the fields 16 to 31.
+    #[inline]
+    pub(crate) fn step(&self, number: usize) -> Step {
+        *self.steps.get(number).unwrap_or(&Step::UNKNOWN)
     }
 
     /// The field that a JSON key names, as lowerCamelCase or as snake_case.
@@ -97,6 +114,70 @@ impl Field {
     /// The lowerCamelCase name, as proto3's JSON mapping makes it.
     pub fn json_name(&self) -> &[u8] {
         &self.json[..self.json_bytes as usize]
+    }
+}
+
+/// Messages that requests are mostly made of, for which `check` knows how encoders lay them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Other,
+    KeyValue,
+    Resource,
+    Scope,
+    Span,
+    Event,
+    Link,
+    Status,
+    LogRecord,
+    Metric,
+    NumberDataPoint,
+    HistogramDataPoint,
+    ExponentialHistogramDataPoint,
+    SummaryDataPoint,
+    Exemplar,
+}
+
+/// How a walk gets over a field in one stride when it lies as encoders lay it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub(crate) wire_type: u8,
+    pub(crate) stride: Stride,
+}
+
+/// What a stride has to look at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stride {
+    /// Nothing is known: the general walk looks.
+    Unknown,
+    Varint,
+    /// So many bytes, whatever they are.
+    Fixed(u8),
+    Text,
+    Bytes,
+    /// So many bytes behind their length, or none.
+    Id(u8),
+    Message(&'static Message),
+}
+
+impl Step {
+    const UNKNOWN: Step = Step { wire_type: u8::MAX, stride: Stride::Unknown };
+
+    const fn over(field: &Field) -> Step {
+        let stride = match field.kind {
+            Kind::String => Stride::Text,
+            Kind::Bytes => Stride::Bytes,
+            Kind::Id(bytes_count) => Stride::Id(bytes_count as u8),
+            Kind::ProfileId => Stride::Id(PROFILE_ID_BYTES as u8),
+            // Members of a `oneof` may replace one another, with all the items inside them.
+            Kind::Message(_) if field.either => return Step::UNKNOWN,
+            Kind::Message(inner) => Stride::Message(inner),
+            // Each is a warning outside profiles.
+            Kind::Strindex => return Step::UNKNOWN,
+            Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Stride::Fixed(8),
+            Kind::Fixed32 => Stride::Fixed(4),
+            _ => Stride::Varint,
+        };
+        Step { wire_type: field.kind.wire_type(), stride }
     }
 }
 

@@ -7,6 +7,8 @@ use prost::Message as _;
 
 use super::*;
 
+mod strides;
+
 /// A field of wire type 2 around what `parts` hold.
 fn field(number: u32, parts: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();

@@ -3,7 +3,7 @@
 //! `one` is a singular field, `many` a repeated one, `either` a member of the message's `oneof`.
 //! In the order of the .proto files: requests, traces, metrics, logs, profiles, common, enums.
 
-use super::{Kind, Message, Tally, either, many, one};
+use super::{Kind, Message, Shape, Tally, either, many, one};
 
 // Requests
 
@@ -58,7 +58,8 @@ static SPAN_EVENT: Message = Message::new(
         many(3, "attributes", Kind::Message(&KEY_VALUE)),
         one(4, "dropped_attributes_count", Kind::Uint32),
     ],
-);
+)
+.shaped(Shape::Event);
 
 static SPAN_LINK: Message = Message::new(
     "Span.Link",
@@ -70,7 +71,8 @@ static SPAN_LINK: Message = Message::new(
         one(5, "dropped_attributes_count", Kind::Uint32),
         one(6, "flags", Kind::Fixed32),
     ],
-);
+)
+.shaped(Shape::Link);
 
 static SPAN: Message = Message::new(
     "Span",
@@ -93,12 +95,14 @@ static SPAN: Message = Message::new(
         one(16, "flags", Kind::Fixed32),
     ],
 )
-.counted(Tally::Item);
+.counted(Tally::Item)
+.shaped(Shape::Span);
 
 static STATUS: Message = Message::new(
     "Status",
     &[one(2, "message", Kind::String), one(3, "code", Kind::Enum(&STATUS_CODES))],
-);
+)
+.shaped(Shape::Status);
 
 // Metrics
 
@@ -133,7 +137,8 @@ static METRIC: Message = Message::new(
         either(11, "summary", Kind::Message(&SUMMARY)),
         many(12, "metadata", Kind::Message(&KEY_VALUE)),
     ],
-);
+)
+.shaped(Shape::Metric);
 
 static GAUGE: Message =
     Message::new("Gauge", &[many(1, "data_points", Kind::Message(&NUMBER_DATA_POINT))]);
@@ -178,7 +183,8 @@ static NUMBER_DATA_POINT: Message = Message::new(
         one(8, "flags", Kind::Uint32),
     ],
 )
-.counted(Tally::Item);
+.counted(Tally::Item)
+.shaped(Shape::NumberDataPoint);
 
 static HISTOGRAM_DATA_POINT: Message = Message::new(
     "HistogramDataPoint",
@@ -196,7 +202,8 @@ static HISTOGRAM_DATA_POINT: Message = Message::new(
         one(12, "max", Kind::Double),
     ],
 )
-.counted(Tally::Item);
+.counted(Tally::Item)
+.shaped(Shape::HistogramDataPoint);
 
 static BUCKETS: Message = Message::new(
     "ExponentialHistogramDataPoint.Buckets",
@@ -222,7 +229,8 @@ static EXPONENTIAL_HISTOGRAM_DATA_POINT: Message = Message::new(
         one(14, "zero_threshold", Kind::Double),
     ],
 )
-.counted(Tally::Item);
+.counted(Tally::Item)
+.shaped(Shape::ExponentialHistogramDataPoint);
 
 static VALUE_AT_QUANTILE: Message = Message::new(
     "SummaryDataPoint.ValueAtQuantile",
@@ -241,7 +249,8 @@ static SUMMARY_DATA_POINT: Message = Message::new(
         one(8, "flags", Kind::Uint32),
     ],
 )
-.counted(Tally::Item);
+.counted(Tally::Item)
+.shaped(Shape::SummaryDataPoint);
 
 static EXEMPLAR: Message = Message::new(
     "Exemplar",
@@ -253,7 +262,8 @@ static EXEMPLAR: Message = Message::new(
         either(6, "as_int", Kind::Sfixed64),
         many(7, "filtered_attributes", Kind::Message(&KEY_VALUE)),
     ],
-);
+)
+.shaped(Shape::Exemplar);
 
 // Logs
 
@@ -291,7 +301,8 @@ static LOG_RECORD: Message = Message::new(
         one(12, "event_name", Kind::String),
     ],
 )
-.counted(Tally::Item);
+.counted(Tally::Item)
+.shaped(Shape::LogRecord);
 
 // Profiles (v1development)
 
@@ -424,7 +435,8 @@ static RESOURCE: Message = Message::new(
         one(2, "dropped_attributes_count", Kind::Uint32),
         many(3, "entity_refs", Kind::Message(&ENTITY_REF)),
     ],
-);
+)
+.shaped(Shape::Resource);
 
 static ANY_VALUE: Message = Message::new(
     "AnyValue",
@@ -453,7 +465,8 @@ static KEY_VALUE: Message = Message::new(
         one(2, "value", Kind::Message(&ANY_VALUE)),
         one(3, "key_strindex", Kind::Strindex),
     ],
-);
+)
+.shaped(Shape::KeyValue);
 
 static INSTRUMENTATION_SCOPE: Message = Message::new(
     "InstrumentationScope",
@@ -463,7 +476,8 @@ static INSTRUMENTATION_SCOPE: Message = Message::new(
         many(3, "attributes", Kind::Message(&KEY_VALUE)),
         one(4, "dropped_attributes_count", Kind::Uint32),
     ],
-);
+)
+.shaped(Shape::Scope);
 
 static ENTITY_REF: Message = Message::new(
     "EntityRef",
