@@ -85,6 +85,13 @@ pub(crate) fn verdict(signal: Signal, bytes: &[u8]) -> Result<(Counts, Warnings)
     Walk::<true>::verdict(signal, bytes)
 }
 
+/// What a request holds if its texts may be any bytes; an error if it has another fault.
+pub(crate) fn counts_but_for_utf8(signal: Signal, bytes: &[u8]) -> Result<Counts, WireError> {
+    let mut walk = Walk::<true>::new(signal);
+    walk.any_bytes_are_text = true;
+    walk.request(signal, bytes).map(|()| walk.counts)
+}
+
 /// Why a request is not OTLP, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireError {
@@ -179,6 +186,7 @@ impl From<Malformed> for Reason {
 /// the general rules alone. The verdict is the same, which a test holds it to.
 struct Walk<const STRIDES: bool> {
     has_string_table: bool,
+    any_bytes_are_text: bool,
     counts: Counts,
     warnings: Warnings,
 }
@@ -188,15 +196,21 @@ const STRIDE_DEPTH_MAX: usize = DEPTH_MAX - 8;
 
 impl<const STRIDES: bool> Walk<STRIDES> {
     fn verdict(signal: Signal, bytes: &[u8]) -> Result<(Counts, Warnings), WireError> {
-        let mut walk = Self {
+        let mut walk = Self::new(signal);
+        walk.request(signal, bytes).map(|()| (walk.counts, walk.warnings))
+    }
+
+    fn new(signal: Signal) -> Self {
+        Self {
             has_string_table: signal == Signal::Profiles,
+            any_bytes_are_text: false,
             counts: Counts::default(),
             warnings: Warnings::default(),
-        };
-        match walk.message(schema::request(signal), bytes, 0, 0) {
-            Ok(()) => Ok((walk.counts, walk.warnings)),
-            Err(fault) => Err(fault.told()),
         }
+    }
+
+    fn request(&mut self, signal: Signal, bytes: &[u8]) -> Result<(), WireError> {
+        self.message(schema::request(signal), bytes, 0, 0).map_err(|fault| fault.told())
     }
 
     /// Walks the message that lies at `at..` of `bytes`; offsets stay those of the request because
@@ -282,6 +296,7 @@ impl<const STRIDES: bool> Walk<STRIDES> {
                 self.message(inner, &bytes[..value.end], value.start, depth + 1)
             }
             Kind::Message(_) => Err(Fault::new(start, Reason::TooDeep)),
+            Kind::String if self.any_bytes_are_text => Ok(()),
             Kind::String => utf8(value.start, &bytes[value]),
             Kind::Id(bytes_count) => id(bytes_count, value.start, value.len()),
             Kind::ProfileId => id(schema::PROFILE_ID_BYTES, value.start, value.len()),

@@ -9,6 +9,7 @@
 pub mod check;
 pub mod compress;
 pub mod json;
+pub mod mend;
 pub mod schema;
 pub mod signal;
 pub mod splice;
