@@ -26,6 +26,34 @@ pub fn pin(cores: &[usize]) {
     }
 }
 
+/// Does something with the calling thread on `cores`, and lets it go back to where it was.
+pub fn pinned<T>(cores: &[usize], act: impl FnOnce() -> T) -> T {
+    let before = rustix::thread::sched_getaffinity(None);
+    pin(cores);
+    let outcome = act();
+    if let Ok(before) = before {
+        let _ = rustix::thread::sched_setaffinity(None, &before);
+    }
+    outcome
+}
+
+/// Whether a program is there and may be started: a path, or a name in `PATH`.
+pub fn find(program: &str) -> Result<(), String> {
+    let is_program = |path: &Path| {
+        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    let found = match program.contains('/') {
+        true => is_program(Path::new(program)),
+        false => std::env::var_os("PATH").is_some_and(|folders| {
+            std::env::split_paths(&folders).any(|folder| is_program(&folder.join(program)))
+        }),
+    };
+    found.then_some(()).ok_or_else(|| match program.contains('/') {
+        true => format!("{program} is no program that may be started; name another by --binary"),
+        false => format!("no program {program} in PATH; name its path by --binary"),
+    })
+}
+
 /// As many open files as this process may have.
 pub fn raise_file_limit() {
     let files = rustix::process::getrlimit(Resource::Nofile);

@@ -2,16 +2,19 @@
 //!
 //! Always
 //! - What a child says on standard error is kept, and its last lines are part of any error.
-//! - A child that is dropped is killed.
+//! - A child that is dropped is killed, and so is one whose parent was killed.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{
+    Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
+};
 
 use crate::control::{Event, Order};
 use crate::machine;
@@ -87,11 +90,11 @@ impl Spawned {
         };
         let parts = what.command.split_first();
         let (program, arguments) = parts.ok_or("a program without a command")?;
-        let mut command = Command::new(program);
-        command.args(arguments).envs(what.environment.iter().cloned());
-        if !what.called.is_empty() {
-            command.arg0(what.called);
-        }
+        machine::find(program).map_err(|error| format!("{name} can't be started: {error}"))?;
+        let called = if what.called.is_empty() { program } else { what.called };
+        let mut command = Command::new(machine::this_program()?);
+        command.arg0(LEASH).args([called, program]).args(arguments);
+        command.envs(what.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(file(&stdout)?).stderr(file(&stderr)?);
         let child = spawn_on(cores, command)
             .map_err(|error| format!("{name} can't be started ({program}): {error}"))?;
@@ -245,17 +248,29 @@ impl Drop for Worker {
     }
 }
 
-/// A child inherits the cores of the thread that starts it. Its process group is its own: Ctrl-C
-/// is for us, and we end the children in order.
+/// A child inherits the cores of the thread that starts it, which is ours for as long as that
+/// takes. Its process group is its own: Ctrl-C is for us, and we end the children in order.
 fn spawn_on(cores: &[usize], mut command: Command) -> std::io::Result<Child> {
     command.process_group(0);
-    std::thread::scope(|scope| {
-        let starter = scope.spawn(|| {
-            machine::pin(cores);
-            command.spawn()
-        });
-        starter.join().expect("starting a process does not panic")
-    })
+    machine::pinned(cores, || command.spawn())
+}
+
+/// The first argument of this program when it only ties another to its parent's life.
+pub const LEASH: &str = "forebay-bench-leash";
+
+/// Becomes the program that the arguments say (its name, its path, its arguments), which the kernel
+/// kills when the process that started it ends, however that came about.
+pub fn leash(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let (Some(called), Some(program)) = (arguments.next(), arguments.next()) else {
+        eprintln!("error: {LEASH} NAME PROGRAM [ARGUMENT ...]");
+        return ExitCode::FAILURE;
+    };
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        eprintln!("if forebay-bench is killed, {} will run on: {error}", program.display());
+    }
+    let error = Command::new(&program).arg0(&called).args(arguments).exec();
+    eprintln!("{}: {error}", program.display());
+    ExitCode::FAILURE
 }
 
 fn last_lines(path: &Path) -> String {

@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use forebay_bench::result::Result as Findings;
 use rustix::process::{Pid, Signal, kill_process};
@@ -171,4 +172,53 @@ fn ctrl_c_keeps_what_was_measured_and_marks_it_as_partial() {
     assert!(findings.partial && !findings.rows[0].runs.is_empty());
     assert!(table.contains("PARTIAL"), "{table}");
     assert!(Path::new(&folder.path().join("out/tiny.html")).is_file());
+}
+
+#[test]
+fn nothing_runs_on_when_the_bench_itself_is_killed() {
+    let folder = TempDir::new().unwrap();
+    let scenario = folder.path().join("tiny.toml");
+    std::fs::write(&scenario, HEAD).unwrap();
+    let mut child = bench()
+        .arg("run")
+        .arg(&scenario)
+        .args(["--repeats", "1000", "--out"])
+        .arg(folder.path().join("out"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("run 1/1000")));
+    assert!(first.is_some(), "no run ended");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Engine, load and sink of the second run.
+    let children = loop {
+        let children = children_of(child.id());
+        if children.len() >= 3 {
+            break children;
+        }
+        assert!(Instant::now() < deadline, "the next run never began: {children:?}");
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for pid in children {
+        while Path::new(&format!("/proc/{pid}")).exists() {
+            assert!(Instant::now() < deadline, "process {pid} runs on");
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let is_child = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Behind the name, which may hold anything: state, then parent.
+        let behind = stat.rsplit(") ").next().unwrap_or_default();
+        behind.split(' ').nth(1) == Some(&parent.to_string())
+    };
+    let folders = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = folders.filter_map(|folder| folder.file_name().to_string_lossy().parse().ok());
+    pids.filter(is_child).collect()
 }
