@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use forebay_codec::status::PartialSuccess;
 use forebay_exporters::batch::{DropReason, Outcome};
 use forebay_net::request::{Nanos, RequestId};
 
@@ -61,8 +62,15 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    pub fn open(&mut self, request: RequestId, tag: u32, deadline: Nanos) -> TicketId {
-        let ticket = Ticket { request, tag, parts: 0, verdict: Verdict::default() };
+    /// `verdict`: what is said already, whatever becomes of the parts.
+    pub fn open(
+        &mut self,
+        request: RequestId,
+        tag: u32,
+        deadline: Nanos,
+        verdict: Verdict,
+    ) -> TicketId {
+        let ticket = Ticket { request, tag, parts: 0, verdict };
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -141,6 +149,12 @@ impl Tickets {
 }
 
 impl Verdict {
+    /// What the door itself did not take.
+    pub fn of(partial: &PartialSuccess) -> Verdict {
+        let remark = (!partial.message.is_empty()).then(|| partial.message.clone());
+        Verdict { rejected_items: partial.rejected, remark, failure: None }
+    }
+
     fn merge(&mut self, other: &Verdict) {
         self.rejected_items += other.rejected_items;
         if self.remark.is_none() {
@@ -205,7 +219,7 @@ mod tests {
     #[test]
     fn a_ticket_is_answered_with_its_last_part_and_the_worst_verdict() {
         let mut tickets = Tickets::default();
-        let id = tickets.open(request(1), 7, 100);
+        let id = tickets.open(request(1), 7, 100, Verdict::default());
         tickets.add_parts(id, 2);
         let mut bad = Verdict::default();
         let dropped = |reason| Outcome::Dropped { reason, code: Some(3), message: "no".into() };
@@ -222,15 +236,15 @@ mod tests {
     #[test]
     fn answered_tickets_leave_no_deadlines_behind_however_long_one_of_them_waits() {
         let mut tickets = Tickets::default();
-        let stuck = tickets.open(request(0), 0, 1_000);
+        let stuck = tickets.open(request(0), 0, 1_000, Verdict::default());
         tickets.add_parts(stuck, 1);
         for n in 1..10_000 {
-            let id = tickets.open(request(n), 0, 1_000 + u64::from(n));
+            let id = tickets.open(request(n), 0, 1_000 + u64::from(n), Verdict::default());
             tickets.add_parts(id, 1);
             assert!(tickets.end_part(id, &Verdict::default()).is_some());
             assert!(tickets.deadlines.len() <= 2 * 2 + DEADLINES_SPARE);
         }
-        let early = tickets.open(request(1), 0, 500);
+        let early = tickets.open(request(1), 0, 500, Verdict::default());
         tickets.add_parts(early, 1);
         assert_eq!(tickets.deadline(), Some(500));
         assert_eq!(tickets.poll_late(500).unwrap().request, request(1));
@@ -240,12 +254,12 @@ mod tests {
     #[test]
     fn a_late_ticket_is_answered_once_and_its_parts_end_unheard() {
         let mut tickets = Tickets::default();
-        let id = tickets.open(request(1), 0, 100);
+        let id = tickets.open(request(1), 0, 100, Verdict::default());
         tickets.add_parts(id, 1);
         assert!(tickets.poll_late(99).is_none());
         assert_eq!(tickets.poll_late(100).unwrap().request, request(1));
         assert!(tickets.poll_late(100).is_none());
-        let again = tickets.open(request(2), 0, 200);
+        let again = tickets.open(request(2), 0, 200, Verdict::default());
         tickets.add_parts(again, 1);
         assert!(tickets.end_part(id, &Verdict::default()).is_none(), "an old id is nobody's");
         assert_eq!(tickets.end_part(again, &Verdict::default()).unwrap().request, request(2));

@@ -11,14 +11,17 @@
 pub mod answers;
 pub mod route;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_codec::check::{Checked, check};
+use forebay_codec::check::Checked;
 use forebay_codec::compress::{DecompressError, Decompressor, Encoding};
 use forebay_codec::json::{JsonReason, json_to_proto};
+use forebay_codec::mend::{Mended, check_or_mend};
 use forebay_codec::signal::Signal;
+use forebay_codec::status::PartialSuccess;
 use forebay_net::grpc;
 use forebay_net::request::{Admitted, Answer, Door, Head, Protocol, Refusal, Request};
 use http::header::CONTENT_TYPE;
@@ -43,7 +46,7 @@ pub struct Ingest {
     pub budget: Budget,
     decompressor: Decompressor,
     /// Pipelines by receiver and signal.
-    pipelines: Vec<[Vec<usize>; 4]>,
+    pipelines: Vec<[Rc<[usize]>; 4]>,
     /// By pipeline: whether a destination's queue is full.
     pub blocked: Vec<bool>,
     pub draining: bool,
@@ -54,8 +57,16 @@ pub struct Ingest {
     warned_strindex: bool,
 }
 
-/// A request that is fit to be taken.
+/// A request that was read to its last byte.
 pub struct Taken {
+    /// `None`: nothing is left of it that could be sent on.
+    pub items: Option<TakenItems>,
+    /// What its sender must hear although it succeeded.
+    pub partial: PartialSuccess,
+}
+
+/// Items that have a place.
+pub struct TakenItems {
     pub checked: Checked,
     pub route: Route,
     /// What the budget holds for it: the length of `checked`, and a little for its place.
@@ -92,7 +103,7 @@ impl Ingest {
     }
 
     /// The pipelines that take a route's requests.
-    pub fn pipelines(&self, route: &Route) -> &[usize] {
+    pub fn pipelines(&self, route: &Route) -> &Rc<[usize]> {
         let receiver = self.plan.listeners[usize::from(route.listener)].receiver;
         &self.pipelines[usize::from(receiver)][route.signal.index()]
     }
@@ -111,35 +122,41 @@ impl Ingest {
         self.rows().door(receiver, route.transport, route.signal)
     }
 
-    /// Reads a complete request to its last byte. `Ok(None)`: it holds no item and is answered
-    /// with success as it is. The request's reservation is settled in every case.
-    pub fn take(&mut self, request: Request) -> Result<Option<Taken>, (Route, Problem)> {
+    /// Reads a complete request to its last byte. The request's reservation is settled in every
+    /// case.
+    pub fn take(&mut self, request: Request) -> Result<Taken, (Route, Problem)> {
         let route = Route::unpack(request.tag);
         let mut reserved = request.reserved;
         let timeout = request.head.headers.get(GRPC_TIMEOUT);
         let timeout = timeout.and_then(|value| grpc::timeout(value.to_str().ok()?));
         let outcome = self.read(&route, request, &mut reserved);
-        match outcome {
-            Ok(checked) if checked.counts().items == 0 => {
-                self.budget.give_back(reserved);
-                Ok(None)
-            }
-            Ok(checked) => {
-                let items = checked.counts().items;
-                self.door_row(&route).received_items.add(items);
-                if let Some(reason) = self.obstacle(&route) {
-                    self.budget.give_back(reserved);
-                    self.door_row(&route).refused_items[reason as usize].add(items);
-                    return Err((route, self.overloaded(route.shape(), reason)));
-                }
-                self.door_row(&route).accepted_items.add(items);
-                Ok(Some(Taken { checked, route, reserved, timeout }))
-            }
+        let Mended { checked, items_refused, texts_replaced } = match outcome {
+            Ok(mended) => mended,
             Err(problem) => {
                 self.budget.give_back(reserved);
-                Err((route, problem))
+                return Err((route, problem));
             }
+        };
+        let items = checked.counts().items;
+        let row = self.door_row(&route);
+        row.received_items.add(items + items_refused);
+        row.refused_items[RefuseReason::InvalidUtf8 as usize].add(items_refused);
+        row.replaced_texts.add(texts_replaced);
+        if items > 0
+            && let Some(reason) = self.obstacle(&route)
+        {
+            self.budget.give_back(reserved);
+            self.door_row(&route).refused_items[reason as usize].add(items);
+            return Err((route, self.overloaded(route.shape(), reason)));
         }
+        self.door_row(&route).accepted_items.add(items);
+        let partial = without_invalid_utf8(items_refused);
+        if items == 0 {
+            self.budget.give_back(reserved);
+            return Ok(Taken { items: None, partial });
+        }
+        let items = TakenItems { checked, route, reserved, timeout };
+        Ok(Taken { items: Some(items), partial })
     }
 
     fn read(
@@ -147,7 +164,7 @@ impl Ingest {
         route: &Route,
         request: Request,
         reserved: &mut usize,
-    ) -> Result<Checked, Problem> {
+    ) -> Result<Mended, Problem> {
         let shape = route.shape();
         let bytes_max = self.bytes_max(route);
         let body = match route.transport {
@@ -177,17 +194,27 @@ impl Ingest {
             }
             Form::Json | Form::Urlencoded => self.json_as_proto(route, &body, bytes_max)?,
         };
-        let kept = body.len() + KEPT_REQUEST_BYTES;
+        self.keep(body.len(), shape, reserved)?;
+        let received_bytes = body.len();
+        let mended = check_or_mend(route.signal, body, self.plan.engine.invalid_utf8)
+            .map_err(|error| Problem::invalid(shape, error.to_string()))?;
+        if mended.checked.bytes().len() > received_bytes {
+            self.keep(mended.checked.bytes().len(), shape, reserved)?;
+        }
+        self.warn_of_strindex(&mended.checked);
+        Ok(mended)
+    }
+
+    /// Reserves what a request of so many bytes takes until it has been delivered.
+    fn keep(&mut self, bytes: usize, shape: Shape, reserved: &mut usize) -> Result<(), Problem> {
+        let kept = bytes + KEPT_REQUEST_BYTES;
         if kept > self.budget.bytes_max() {
             return Err(Problem::too_large(shape, self.budget.bytes_max() - KEPT_REQUEST_BYTES));
         }
         if !self.reserve_exactly(kept, reserved) {
             return Err(self.overloaded(shape, RefuseReason::Memory));
         }
-        let checked = check(route.signal, body)
-            .map_err(|error| Problem::invalid(shape, error.to_string()))?;
-        self.warn_of_strindex(&checked);
-        Ok(checked)
+        Ok(())
     }
 
     fn decompress(
@@ -262,6 +289,7 @@ impl Ingest {
             RefuseReason::QueueFull => "a destination's queue is full: try again",
             RefuseReason::Draining => "this node is about to stop: try again",
             RefuseReason::Requests => "too many requests are in flight: try again",
+            RefuseReason::InvalidUtf8 => unreachable!("to try that again never helps"),
         };
         let delay = self.delay();
         Problem::overloaded(shape, message, delay)
@@ -291,8 +319,7 @@ impl Ingest {
 
 impl Door for Ingest {
     fn admit(&mut self, head: &mut Head) -> Result<Admitted, Answer> {
-        let plan = self.plan.clone();
-        let listener = &plan.listeners[usize::from(head.listener)];
+        let listener = &self.plan.listeners[usize::from(head.listener)];
         let serving = &self.pipelines[usize::from(listener.receiver)];
         let route = match route(head, listener, |signal| !serving[signal.index()].is_empty()) {
             Ok(route) => route,
@@ -305,7 +332,7 @@ impl Door for Ingest {
         let announced = head.content_length.unwrap_or(0).min(bytes_max as u64) as usize;
         let obstacle = match self.obstacle(&route) {
             Some(obstacle) => Some(obstacle),
-            None if self.requests_in_flight >= plan.engine.limits.requests_max => {
+            None if self.requests_in_flight >= self.plan.engine.limits.requests_max => {
                 Some(RefuseReason::Requests)
             }
             None if !self.budget.has_room(announced) => Some(RefuseReason::Memory),
@@ -385,6 +412,18 @@ fn keep_what_is_needed(head: &mut Head) -> usize {
     head.headers = needed;
     head.path = String::new();
     bytes
+}
+
+/// What a sender hears whose request was taken but for items with text that is not UTF-8.
+fn without_invalid_utf8(items_refused: u64) -> PartialSuccess {
+    if items_refused == 0 {
+        return PartialSuccess::default();
+    }
+    let message = format!(
+        "{items_refused} items hold, or stand below, text that is not UTF-8: they were refused, and \
+         will be each time they are sent"
+    );
+    PartialSuccess { rejected: items_refused, message }
 }
 
 /// As large as its content: what is kept is what the budget is charged for.

@@ -45,14 +45,17 @@ pub enum RefuseReason {
     Draining,
     /// More requests in flight than `engine.limits.requests_max`.
     Requests,
+    /// Text that is not UTF-8, where `engine.invalid_utf8` is `refuse_item`: a partial success.
+    InvalidUtf8,
 }
 
 impl RefuseReason {
-    pub const ALL: [RefuseReason; 4] = [
+    pub const ALL: [RefuseReason; 5] = [
         RefuseReason::Memory,
         RefuseReason::QueueFull,
         RefuseReason::Draining,
         RefuseReason::Requests,
+        RefuseReason::InvalidUtf8,
     ];
 
     pub fn name(self) -> &'static str {
@@ -61,6 +64,7 @@ impl RefuseReason {
             RefuseReason::QueueFull => "queue_full",
             RefuseReason::Draining => "draining",
             RefuseReason::Requests => "requests_in_flight",
+            RefuseReason::InvalidUtf8 => "invalid_utf8",
         }
     }
 }
@@ -143,6 +147,8 @@ pub struct DoorRow {
     pub accepted_items: Count,
     pub refused_items: [Count; RefuseReason::ALL.len()],
     pub requests: [Count; RequestEnd::ALL.len()],
+    /// Texts that were not UTF-8, and in which bad bytes were replaced.
+    pub replaced_texts: Count,
 }
 
 /// One pipeline and destination, on one shard.
@@ -213,6 +219,7 @@ pub struct DoorTotal {
     pub accepted_items: u64,
     pub refused_items: [u64; RefuseReason::ALL.len()],
     pub requests: [u64; RequestEnd::ALL.len()],
+    pub replaced_texts: u64,
 }
 
 /// The sums of one pipeline and destination.
@@ -272,6 +279,7 @@ impl Ledger {
                         accepted_items: rows.iter().map(|row| row.accepted_items.read()).sum(),
                         refused_items: sum_all(rows.iter().map(|row| &row.refused_items)),
                         requests: sum_all(rows.iter().map(|row| &row.requests)),
+                        replaced_texts: rows.iter().map(|row| row.replaced_texts.read()).sum(),
                     });
                 }
             }

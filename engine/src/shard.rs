@@ -28,12 +28,12 @@ use forebay_net::server::Server;
 use forebay_net::wake::Wake;
 
 pub use self::stats::ShardStats;
-use crate::acks::{TicketId, Tickets};
+use crate::acks::{TicketId, Tickets, Verdict};
 use crate::batches::{Batcher, Held, Sealed, Share};
 use crate::config::plan::{self, Ack, Plan};
 use crate::handoff::{Outbox, ReturnQueue};
 use crate::ingest::answers::{Problem, success};
-use crate::ingest::{Ingest, Taken};
+use crate::ingest::{Ingest, Taken, TakenItems};
 use crate::ledger::{Ledger, RequestEnd};
 
 /// A shard that has nothing to do turns this often all the same, so that its pulse can be felt.
@@ -123,7 +123,7 @@ struct Pending {
     requests: usize,
     tickets: Vec<TicketId>,
     outstanding: usize,
-    verdict: crate::acks::Verdict,
+    verdict: Verdict,
 }
 
 impl Shard {
@@ -235,10 +235,10 @@ impl Shard {
         let (id, tag) = (request.id, request.tag);
         let route = crate::ingest::route::Route::unpack(tag);
         match self.ingest.take(request) {
-            Ok(Some(taken)) => self.batch(id, taken, now),
-            Ok(None) => {
+            Ok(Taken { items: Some(items), partial }) => self.batch(id, items, partial, now),
+            Ok(Taken { items: None, partial }) => {
                 self.ingest.count(&route, RequestEnd::Ok);
-                let answer = success(route.shape(), route.signal, &PartialSuccess::default());
+                let answer = success(route.shape(), route.signal, &partial);
                 self.answer(id, answer, now);
             }
             Err((route, problem)) => {
@@ -256,14 +256,14 @@ impl Shard {
 
     /// Puts a request into the batch of each pipeline that takes it, and answers it if nobody
     /// has to wait for its delivery.
-    fn batch(&mut self, id: RequestId, taken: Taken, now: Nanos) {
-        let Taken { checked, route, reserved, timeout } = taken;
-        let pipelines = self.ingest.pipelines(&route).to_vec();
+    fn batch(&mut self, id: RequestId, taken: TakenItems, partial: PartialSuccess, now: Nanos) {
+        let TakenItems { checked, route, reserved, timeout } = taken;
+        let pipelines = self.ingest.pipelines(&route).clone();
         let waits = |p: &usize| self.plan.pipelines[*p].ack == Ack::Delivered;
         let ticket = pipelines.iter().any(waits).then(|| {
             let patience = timeout.unwrap_or(Duration::MAX).min(self.plan.engine.ack_timeout);
             let deadline = now + patience.as_nanos() as Nanos;
-            self.tickets.open(id, route.pack(), deadline)
+            self.tickets.open(id, route.pack(), deadline, Verdict::of(&partial))
         });
         if ticket.is_some() {
             self.ingest.requests_in_flight += 1;
@@ -273,7 +273,7 @@ impl Shard {
             1 => Share::Own(reserved),
             _ => Share::Joint(Rc::new(reserved)),
         };
-        for pipeline in &pipelines {
+        for pipeline in pipelines.iter() {
             for row in self.ledger.shards[usize::from(self.index)].routes(*pipeline) {
                 row.accepted_items.add(items);
             }
@@ -290,7 +290,7 @@ impl Shard {
         }
         if ticket.is_none() {
             self.ingest.count(&route, RequestEnd::Ok);
-            let answer = success(route.shape(), route.signal, &PartialSuccess::default());
+            let answer = success(route.shape(), route.signal, &partial);
             self.answer(id, answer, now);
         }
     }
@@ -321,7 +321,7 @@ impl Shard {
                 requests,
                 tickets,
                 outstanding: destinations.len(),
-                verdict: crate::acks::Verdict::default(),
+                verdict: Verdict::default(),
             };
             self.pending.insert(id.seq, pending);
             let batch = Arc::new(Batch {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use forebay_codec::mend::InvalidUtf8;
 use forebay_tuning::cores::Placement;
 use forebay_tuning::cpulist;
 
@@ -27,6 +28,14 @@ pub(crate) const ENGINE: Table = Table {
         block("acks", "What an OK means."),
         block("ring", "The io_uring of each receiver core."),
         value("drain_timeout", "duration", "10s", "From SIGTERM to exit."),
+        value(
+            "invalid_utf8",
+            "refuse_request, refuse_item or replace",
+            "refuse_request",
+            "What becomes of protobuf with text that is not UTF-8, which backends refuse: all of \
+            the request is refused (400, INVALID_ARGUMENT), or the items with such text are (a \
+            partial success), or the bad bytes become U+FFFD.",
+        ),
     ],
 };
 
@@ -146,6 +155,12 @@ pub(crate) const ACKS: Table = Table {
 
 const ACK_WORDS: &[(&str, Ack)] = &[("accepted", Ack::Accepted), ("delivered", Ack::Delivered)];
 
+const INVALID_UTF8_WORDS: &[(&str, InvalidUtf8)] = &[
+    ("refuse_request", InvalidUtf8::RefuseRequest),
+    ("refuse_item", InvalidUtf8::RefuseItem),
+    ("replace", InvalidUtf8::Replace),
+];
+
 /// The block, and those of its values that go to the pipelines.
 pub(crate) struct Read {
     pub(crate) engine: Engine,
@@ -172,6 +187,9 @@ pub(crate) fn read(section: &Section<'_>) -> Read {
             memory_budget_bytes: bytes(&memory, "budget_bytes", 1 << 20, 1 << 44),
             ack_timeout: acks.duration_above_zero("timeout"),
             drain_timeout: section.duration("drain_timeout"),
+            invalid_utf8: section
+                .read("invalid_utf8", values::choice(INVALID_UTF8_WORDS))
+                .unwrap_or_default(),
         },
         budget_place: memory.place_of("budget_bytes").clone(),
         batch_bytes_max: limits.size("batch_bytes_max", 1 << 10..=1 << 30),

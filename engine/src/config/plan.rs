@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use forebay_codec::mend::InvalidUtf8;
 use forebay_codec::signal::Signal;
 use forebay_exporters::destination::Destination;
 
@@ -104,6 +105,8 @@ pub struct Engine {
     /// `engine.drain_timeout`: from SIGTERM to exit. Default 10 s, what a Collector's users
     /// expect.
     pub drain_timeout: Duration,
+    /// `engine.invalid_utf8`: what becomes of a protobuf request with text that is not UTF-8.
+    pub invalid_utf8: InvalidUtf8,
 }
 
 /// The `engine.ring` block.

@@ -209,6 +209,20 @@ fn ledger(page: &mut Page, totals: &Totals) {
             page.sample(refused, &labels, count);
         }
     }
+    let replaced = "forebay_replaced_texts";
+    page.family(
+        replaced,
+        "counter",
+        "Texts that were not UTF-8 and had their bad bytes replaced (engine.invalid_utf8).",
+    );
+    for door in totals.doors.iter().filter(|door| door.received_items > 0) {
+        let labels = [
+            ("receiver", door.receiver.as_str()),
+            ("transport", door.transport.name()),
+            ("signal", door.signal.name()),
+        ];
+        page.sample(replaced, &labels, door.replaced_texts);
+    }
     let columns: [Column<RouteTotal>; 3] = [
         ("forebay_ledger_accepted_items", "counter", "Items that a route took.", |r| {
             r.accepted_items
