@@ -33,7 +33,9 @@ pub fn main() -> ExitCode {
                 for warning in &loaded.warnings {
                     tracing::warn!("{warning}");
                 }
-                run::run(loaded.plan)
+                let code = run::run(loaded.plan);
+                control::logs::finish();
+                code
             }
             Err(problems) => cli::refuse(&problems),
         },

@@ -124,6 +124,7 @@ fn prepare_process() {
 
 fn ended_at_once() -> ExitCode {
     tracing::error!("A second signal: ended at once. What was in flight is lost");
+    crate::control::logs::finish();
     std::process::exit(1)
 }
 

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,6 +48,7 @@ pub fn config(exporters: &str, rest: &str) -> String {
 pub struct Process {
     child: Child,
     lines: Receiver<String>,
+    reading: Arc<Mutex<()>>,
     seen: Vec<Value>,
     pub grpc: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
@@ -98,8 +100,11 @@ impl Process {
             .expect("forebay starts");
         let stderr = child.stderr.take().expect("stderr is piped");
         let (sender, lines) = channel();
+        let reading = Arc::new(Mutex::new(()));
+        let may_read = reading.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                drop(may_read.lock());
                 if sender.send(line).is_err() {
                     break;
                 }
@@ -108,6 +113,7 @@ impl Process {
         let mut process = Process {
             child,
             lines,
+            reading,
             seen: Vec::new(),
             grpc: None,
             http: None,
@@ -130,6 +136,11 @@ impl Process {
         };
         let (grpc, http) = (find("Starting GRPC server"), find("Starting HTTP server"));
         (self.grpc, self.http) = (grpc, http);
+    }
+
+    /// Nobody reads standard error while this is held.
+    pub fn pause_reading(&self) -> MutexGuard<'_, ()> {
+        self.reading.lock().expect("the reader only looks")
     }
 
     /// The first log line with this message, once it has been written.

@@ -109,6 +109,30 @@ const HTTP_4_MIB: &str = "http: {endpoint: 127.0.0.1:0, max_request_body_size: 4
 const GRPC_4_MIB: &str = "grpc: {endpoint: 127.0.0.1:0, max_recv_msg_size_mib: 4}";
 
 #[test]
+fn a_standard_error_that_nobody_reads_costs_log_lines_and_nothing_else() {
+    let yaml = config("[nop]", "exporters: {nop: }\n")
+        .replace("encoding: json", "encoding: json, level: debug");
+    let forebay = Process::start(&yaml);
+    let deaf = forebay.pause_reading();
+    let mut client = wire::Http1::connect(forebay.http_address());
+    let headers = [("content-type", "application/x-protobuf")];
+    // Each of them is a line at this level: more than a pipe and the queue before it hold.
+    let mut sent = 0;
+    while forebay.metric("forebay_dropped_log_lines", &[]) == 0.0 {
+        for _ in 0..1_000 {
+            let answer = client.post("/v1/traces", &headers, &[0xff]);
+            assert_eq!(answer.status, 400);
+            sent += 1;
+        }
+        assert!(sent < 100_000, "no line was ever dropped: are there any?");
+    }
+    let body = items::proto(Signal::Traces, 0, 1);
+    assert_eq!(client.post("/v1/traces", &headers, &body).status, 200);
+    drop(deaf);
+    forebay.stop();
+}
+
+#[test]
 fn every_listener_accepts_again_once_descriptors_are_free_again() {
     let yaml = config("[nop]", "exporters: {nop: }\n");
     let mut forebay = Process::start_with_files(&yaml, 80);

@@ -1,14 +1,19 @@
 //! Logs on standard error, in the Collector's two forms: console (tab-separated) and JSON.
 //!
-//! Neither ever holds a header's value or an item's content: what is logged is chosen where it is
-//! logged, and nothing there has such a thing at hand.
+//! A thread of its own writes them, so that no core ever waits for whoever reads standard error.
+//! If nobody does, lines are dropped and counted, and items are not.
+//!
+//! Neither form ever holds a header's value or an item's content: what is logged is chosen where it
+//! is logged, and nothing there has such a thing at hand.
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -16,10 +21,28 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::plan::{LogFormat, Telemetry};
 
-/// Sets the process's logger. Called once, before any thread starts.
+/// So many lines wait for the thread that writes them; more are dropped.
+const WAITING_LINES_MAX: usize = 8_192;
+
+static DROPPED_LINES: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped because nobody read standard error fast enough.
+pub fn dropped_lines() -> usize {
+    DROPPED_LINES.get().map_or(0, ErrorCounter::dropped_lines)
+}
+
+static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+
+/// Sets the process's logger. Called once, before any other thread starts.
 pub fn start(telemetry: &Telemetry) {
     let level = telemetry.log_level.parse().unwrap_or(LevelFilter::INFO);
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES_MAX)
+        .thread_name("logs")
+        .finish(std::io::stderr());
+    let _ = DROPPED_LINES.set(writer.error_counter());
+    *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(writer);
     let outcome = match telemetry.log_format {
         LogFormat::Json => builder.event_format(Json).try_init(),
         LogFormat::Console => {
@@ -29,6 +52,11 @@ pub fn start(telemetry: &Telemetry) {
     };
     // Fails only where a logger stands already, as in a test: then that one stays.
     drop(outcome);
+}
+
+/// Writes what still waits, for a second at most. Nothing is logged after it.
+pub fn finish() {
+    drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// Tab-separated: time, level, message, and the fields as one JSON object.

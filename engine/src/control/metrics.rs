@@ -10,7 +10,7 @@ use forebay_exporters::batch::DropReason;
 use forebay_exporters::stats::Snapshot;
 use forebay_exporters::verdict::FailureKind;
 
-use super::{View, health};
+use super::{View, health, logs};
 use crate::ledger::{RefuseReason, RequestEnd, RouteTotal, Totals};
 use crate::shard::ShardStats;
 
@@ -298,6 +298,9 @@ fn process(page: &mut Page, view: &View) {
         page.family("otelcol_process_memory_rss", "gauge", "Resident bytes.");
         page.sample("otelcol_process_memory_rss", &[], usage.resident_bytes);
     }
+    let dropped = "forebay_dropped_log_lines";
+    page.family(dropped, "counter", "Log lines dropped because nobody read standard error.");
+    page.sample(dropped, &[], logs::dropped_lines());
     page.family("forebay_healthy", "gauge", "1 while every core turns and a route is open.");
     page.sample("forebay_healthy", &[], u64::from(health::health(view).is_ok()));
     page.family("forebay_open_receiver_cores", "gauge", "Receiver cores that take requests.");
