@@ -3,6 +3,7 @@
 //! `cargo bench -p forebay-bench --bench codec` prints one line a contest: the two costs, their
 //! ratio, the bar that forebay sets itself, and what both came to.
 
+mod json;
 mod payloads;
 mod timing;
 
@@ -12,7 +13,6 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use forebay_codec::check::{Checked, check};
 use forebay_codec::compress::{Compressor, Decompressor, Encoding};
-use forebay_codec::json::{json_to_proto, proto_to_json};
 use forebay_codec::signal::Signal;
 use forebay_codec::splice::Chain;
 use forebay_codec::split::split;
@@ -37,9 +37,7 @@ fn main() -> ExitCode {
     session.run(checking("check 1 span", "span", Signal::Traces, &one, Bar::Nanos(160.0)));
     session.run(splicing());
     session.run(splitting());
-    session.run(json_in("JSON in, 100 spans", "span", Signal::Traces, &traces));
-    session.run(json_in("JSON in, 512 logs", "record", Signal::Logs, &logs));
-    session.run(json_out(&traces));
+    json::contests(&mut session, &traces, &logs, &metrics);
     compression(&mut session, &traces.encode_to_vec());
     session.finish()
 }
@@ -204,76 +202,6 @@ fn splitting() -> Contest<'static> {
             outcome: Box::new(move || told(&regrouped(&theirs_told))),
         },
         bar: Bar::Ratio(8.0),
-    }
-}
-
-fn json_in<R: Request>(
-    name: &'static str,
-    unit: &'static str,
-    signal: Signal,
-    request: &R,
-) -> Contest<'static> {
-    let json = serde_json::to_vec(request).expect("the library writes JSON");
-    let count = request.items();
-    let read = move |json: &[u8]| {
-        json_to_proto(signal, json, usize::MAX).expect("the library's JSON is OTLP")
-    };
-    let parse = |json: &[u8]| -> R { serde_json::from_slice(json).expect("it wrote it itself") };
-    let [ours, ours_told, theirs, theirs_told] = [(); 4].map(|()| json.clone());
-    Contest {
-        name,
-        unit,
-        bytes: json.len() as u64,
-        cpu: Cpu::ThisThread,
-        ours: Contender {
-            name: "JSON to protobuf",
-            work: Box::new(move || {
-                std::hint::black_box(read(&ours));
-                count
-            }),
-            outcome: Box::new(move || outcome(&decoded::<R>(&read(&ours_told)))),
-        },
-        theirs: Contender {
-            name: "serde_json to prost types",
-            work: Box::new(move || parse(&theirs).items()),
-            outcome: Box::new(move || outcome(&parse(&theirs_told))),
-        },
-        bar: Bar::Ratio(3.0),
-    }
-}
-
-fn json_out(request: &Traces) -> Contest<'static> {
-    let bytes = request.encode_to_vec();
-    let count = request.items();
-    let write = |bytes: &[u8]| {
-        let mut json = Vec::new();
-        proto_to_json(bytes, Signal::Traces, &mut json).expect("prost wrote a valid request");
-        json
-    };
-    let dump =
-        |bytes: &[u8]| serde_json::to_vec(&decoded::<Traces>(bytes)).expect("it writes JSON");
-    // The two spell some values differently, and mean the same: read back, they are one.
-    let told = |json: &[u8]| {
-        let bytes = json_to_proto(Signal::Traces, json, usize::MAX).expect("both wrote OTLP/JSON");
-        outcome(&decoded::<Traces>(&bytes))
-    };
-    let [ours, ours_told, theirs, theirs_told] = [(); 4].map(|()| bytes.clone());
-    Contest {
-        name: "JSON out, 100 spans",
-        unit: "span",
-        bytes: bytes.len() as u64,
-        cpu: Cpu::ThisThread,
-        ours: Contender {
-            name: "protobuf to JSON",
-            work: Box::new(move || count * u64::from(!write(&ours).is_empty())),
-            outcome: Box::new(move || told(&write(&ours_told))),
-        },
-        theirs: Contender {
-            name: "prost decode, serde_json",
-            work: Box::new(move || count * u64::from(!dump(&theirs).is_empty())),
-            outcome: Box::new(move || told(&dump(&theirs_told))),
-        },
-        bar: Bar::None,
     }
 }
 

@@ -10,7 +10,11 @@
 
 use crate::signal::Signal;
 
+mod names;
 mod tables;
+
+pub use names::Key;
+use names::Names;
 
 /// The highest field number in any table; everything above is an unknown field.
 pub const NUMBER_MAX: usize = 16;
@@ -36,6 +40,10 @@ pub struct Message {
     /// Field number to index in `fields` plus one; 0 means unknown.
     slots: [u8; NUMBER_MAX + 1],
     steps: [Step; NUMBER_MAX + 1],
+    names: Names,
+    /// Below [`ROWS`], for what a reader wants to remember of each message. No other message of
+    /// the same signal has it.
+    pub row: u8,
 }
 
 impl Message {
@@ -49,8 +57,16 @@ impl Message {
             steps[number] = Step::over(&fields[index]);
             index += 1;
         }
-        let (tally, shape) = (Tally::Nothing, Shape::Other);
-        Self { name, fields, tally, shape, slots, steps }
+        Self {
+            name,
+            fields,
+            tally: Tally::Nothing,
+            shape: Shape::Other,
+            slots,
+            steps,
+            names: Names::new(fields),
+            row: row(name),
+        }
     }
 
     const fn counted(mut self, tally: Tally) -> Self {
@@ -82,8 +98,15 @@ impl Message {
 
     /// The field that a JSON key names, as lowerCamelCase or as snake_case.
     pub fn field_named(&self, key: &[u8]) -> Option<&'static Field> {
-        let named = |f: &&Field| f.json_name() == key || f.name.as_bytes() == key;
-        self.fields.iter().find(named)
+        self.index_keyed(&Key::of(key)?).map(|index| &self.fields[index])
+    }
+
+    /// The index of the field that a key names, as [`Message::field_named`] takes it.
+    #[inline]
+    pub fn index_keyed(&self, key: &Key) -> Option<usize> {
+        let index = self.names.candidate(key)?;
+        let field = &self.fields[index];
+        (field.json_key.is(key) || field.snake_key.is(key)).then_some(index)
     }
 }
 
@@ -106,14 +129,37 @@ pub struct Field {
     pub repeated: bool,
     /// A member of the message's `oneof`: of all members on the wire, the last one counts.
     pub either: bool,
-    json: [u8; NAME_BYTES_MAX],
+    json_key: Key,
+    snake_key: Key,
+    /// `,"name":` and zeros behind it.
+    json: [u8; LABEL_BYTES_MAX],
+    /// 0xff for each byte of `"name":`, at the same places as in `json`.
+    json_mask: [u8; LABEL_BYTES_MAX],
     json_bytes: u8,
 }
 
 impl Field {
     /// The lowerCamelCase name, as proto3's JSON mapping makes it.
     pub fn json_name(&self) -> &[u8] {
-        &self.json[..self.json_bytes as usize]
+        &self.json[2..self.json_bytes as usize + 2]
+    }
+
+    /// What stands before a value of this field in JSON, behind another one: `,"name":`. The block
+    /// goes on with zeros behind as many bytes.
+    #[inline]
+    pub fn json_label(&self) -> (&[u8; LABEL_BYTES_MAX], usize) {
+        (&self.json, self.json_bytes as usize + 4)
+    }
+
+    /// Whether the block holds `"name":` from its second byte on.
+    #[inline]
+    pub fn is_labelled(&self, block: &[u8; LABEL_BYTES_MAX]) -> bool {
+        let words = |bytes: &[u8; LABEL_BYTES_MAX], at: usize| {
+            bytes[at..].first_chunk().copied().map_or(0, u64::from_le_bytes)
+        };
+        let differing =
+            |at| (words(block, at) ^ words(&self.json, at)) & words(&self.json_mask, at);
+        differing(0) | differing(8) | differing(16) | differing(24) == 0
     }
 }
 
@@ -233,11 +279,16 @@ pub const I32: u8 = 5;
 
 pub const PROFILE_ID_BYTES: usize = 16;
 
-const NAME_BYTES_MAX: usize = 32;
+/// Of a name with what stands around it.
+pub const LABEL_BYTES_MAX: usize = 32;
 
 const fn one(number: u32, name: &'static str, kind: Kind) -> Field {
-    let (json, json_bytes) = lower_camel(name);
-    Field { number, name, kind, repeated: false, either: false, json, json_bytes }
+    let (json, json_mask, json_bytes) = label(name);
+    let (_, json_name) = json.split_at(2);
+    let json_key = Key::of_name(json_name.split_at(json_bytes as usize).0);
+    let snake_key = Key::of_name(name.as_bytes());
+    let (repeated, either) = (false, false);
+    Field { number, name, kind, repeated, either, json_key, snake_key, json, json_mask, json_bytes }
 }
 
 const fn many(number: u32, name: &'static str, kind: Kind) -> Field {
@@ -252,10 +303,12 @@ const fn either(number: u32, name: &'static str, kind: Kind) -> Field {
     field
 }
 
-const fn lower_camel(name: &str) -> ([u8; NAME_BYTES_MAX], u8) {
+/// `,"lowerCamelCase":`, the mask of it without the comma, and how many bytes the name alone takes.
+const fn label(name: &str) -> ([u8; LABEL_BYTES_MAX], [u8; LABEL_BYTES_MAX], u8) {
     let name = name.as_bytes();
-    let mut out = [0; NAME_BYTES_MAX];
-    let (mut from, mut to) = (0, 0);
+    let mut out = [0; LABEL_BYTES_MAX];
+    (out[0], out[1]) = (b',', b'"');
+    let (mut from, mut to) = (0, 2);
     while from < name.len() {
         if name[from] == b'_' {
             from += 1;
@@ -266,8 +319,30 @@ const fn lower_camel(name: &str) -> ([u8; NAME_BYTES_MAX], u8) {
         from += 1;
         to += 1;
     }
-    (out, to as u8)
+    (out[to], out[to + 1]) = (b'"', b':');
+    let mut mask = [0; LABEL_BYTES_MAX];
+    let mut at = 1;
+    while at < to + 2 {
+        mask[at] = 0xff;
+        at += 1;
+    }
+    (out, mask, to as u8 - 2)
 }
+
+/// The name's hash: FNV-1a, folded, from a start that gives all messages of a signal other ones.
+const fn row(name: &str) -> u8 {
+    let name = name.as_bytes();
+    let mut hash = ROW_HASH_START;
+    let mut at = 0;
+    while at < name.len() {
+        hash = (hash ^ name[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    ((hash >> 16 ^ hash) as usize % ROWS) as u8
+}
+
+pub const ROWS: usize = 64;
+const ROW_HASH_START: u32 = 22_468;
 
 #[cfg(test)]
 mod tests;

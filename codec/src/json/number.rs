@@ -4,7 +4,8 @@ use super::token::number_bytes;
 
 /// The integer that a JSON number stands for: `7`, `-7`, `7.0`, `7e2`. `None`: it has a fraction,
 /// or more digits than any 64-bit number.
-pub(super) fn integer(text: &str) -> Option<i128> {
+pub(super) fn integer(text: &[u8]) -> Option<i128> {
+    let text = str::from_utf8(text).ok()?;
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -31,13 +32,14 @@ pub(super) fn integer(text: &str) -> Option<i128> {
 }
 
 /// The nearest double. `None`: beyond the largest one.
-pub(super) fn double(text: &str) -> Option<f64> {
+pub(super) fn double(text: &[u8]) -> Option<f64> {
+    let text = str::from_utf8(text).ok()?;
     text.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
 /// Whether this is a JSON number and nothing else, for numbers in strings.
-pub(super) fn is_number(text: &str) -> bool {
-    number_bytes(text.as_bytes()) == Some(text.len())
+pub(super) fn is_number(text: &[u8]) -> bool {
+    number_bytes(text) == Some(text.len())
 }
 
 /// `u64::MAX` has 20 digits.
@@ -69,8 +71,8 @@ mod tests {
             ("1e9223372036854775807", None),
         ];
         for (text, expected) in cases {
-            assert!(is_number(text), "{text}");
-            assert_eq!(integer(text), expected, "{text}");
+            assert!(is_number(text.as_bytes()), "{text}");
+            assert_eq!(integer(text.as_bytes()), expected, "{text}");
         }
     }
 
@@ -78,14 +80,14 @@ mod tests {
     fn only_the_grammar_of_json_makes_a_number() {
         for text in ["", "-", "+1", "01", "1.", ".5", "1e", "1e+", "0x1", "inf", "NaN", " 1", "1 "]
         {
-            assert!(!is_number(text), "{text:?}");
+            assert!(!is_number(text.as_bytes()), "{text:?}");
         }
     }
 
     #[test]
     fn j6_a_double_beyond_the_largest_is_none() {
-        assert_eq!(double("1.7976931348623157e308"), Some(f64::MAX));
-        assert_eq!(double("1e309"), None);
-        assert_eq!(double("5e-400"), Some(0.0));
+        assert_eq!(double(b"1.7976931348623157e308"), Some(f64::MAX));
+        assert_eq!(double(b"1e309"), None);
+        assert_eq!(double(b"5e-400"), Some(0.0));
     }
 }

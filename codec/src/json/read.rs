@@ -9,9 +9,9 @@
 use std::borrow::Cow;
 
 use super::token::Tokens;
-use super::{Fault, JsonReason, base64, number};
+use super::{Fault, JsonReason, base64, number, print, scan};
 use crate::check::DEPTH_MAX;
-use crate::schema::{self, Field, Kind, LEN, Message};
+use crate::schema::{self, Field, Key, Kind, LEN, Message, NUMBER_MAX, ROWS};
 use crate::signal::Signal;
 use crate::wire;
 
@@ -20,10 +20,15 @@ pub(super) fn request(
     json: &[u8],
     bytes_max: usize,
 ) -> Result<Vec<u8>, Box<Fault>> {
-    let text = simdutf8::compat::from_utf8(json)
+    simdutf8::compat::from_utf8(json)
         .map_err(|error| Fault::new(error.valid_up_to(), JsonReason::NotUtf8))?;
-    let start = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
-    let mut reader = Reader { tokens: Tokens::new(text, start), out: Vec::new(), bytes_max };
+    let start = if json.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    let mut reader = Reader {
+        tokens: Tokens::new(json, start),
+        out: Vec::new(),
+        bytes_max,
+        followers: [[0; NUMBER_MAX + 1]; ROWS],
+    };
     if reader.tokens.peek().is_none() {
         return Err(Fault::new(json.len(), JsonReason::Empty));
     }
@@ -39,6 +44,9 @@ struct Reader<'a> {
     tokens: Tokens<'a>,
     out: Vec<u8>,
     bytes_max: usize,
+    /// For each message, the index of the field whose key came last time behind each of its fields,
+    /// and before all of them: what wrote this object in that order most likely does so again.
+    followers: [[u8; NUMBER_MAX + 1]; ROWS],
 }
 
 impl<'a> Reader<'a> {
@@ -47,17 +55,38 @@ impl<'a> Reader<'a> {
         if self.tokens.take(b'}') {
             return Ok(());
         }
+        let mut from = 0;
         loop {
-            let key = self.tokens.key()?;
-            match message.field_named(key.as_bytes()) {
+            match self.key(message, from)? {
                 None => self.tokens.skip()?,
-                Some(_) if self.tokens.take_literal("null") => {}
-                Some(field) => self.field(field, depth).map_err(|fault| fault.inside(field))?,
+                Some(index) => {
+                    from = index + 1;
+                    let field = &message.fields[index];
+                    if !self.tokens.take_literal(b"null") {
+                        self.field(field, depth).map_err(|fault| fault.inside(field))?;
+                    }
+                }
             }
             if !self.tokens.more(b'}')? {
                 return Ok(());
             }
         }
+    }
+
+    /// Reads a key and its colon. Returns the index of the field that it names.
+    #[inline]
+    fn key(&mut self, message: &'static Message, from: usize) -> Result<Option<usize>, Box<Fault>> {
+        let follower = &mut self.followers[usize::from(message.row)][from];
+        let guess = usize::from(*follower);
+        if message.fields.get(guess).is_some_and(|field| self.tokens.take_key(field)) {
+            return Ok(Some(guess));
+        }
+        if let Some(index) = self.tokens.plain_key(message) {
+            *follower = index as u8;
+            return Ok(Some(index));
+        }
+        let key = self.tokens.key()?;
+        Ok(Key::of(&key).and_then(|key| message.index_keyed(&key)))
     }
 
     fn field(&mut self, field: &'static Field, depth: usize) -> Result<(), Box<Fault>> {
@@ -73,7 +102,7 @@ impl<'a> Reader<'a> {
         }
         loop {
             let is_message = matches!(field.kind, Kind::Message(_));
-            if is_message && self.tokens.take_literal("null") {
+            if is_message && self.tokens.take_literal(b"null") {
                 wire::put_bytes(&mut self.out, field.number, &[]);
                 self.room_for(0)?;
             } else {
@@ -100,12 +129,7 @@ impl<'a> Reader<'a> {
                 self.nested(field.number, |reader| reader.message(inner, depth + 1))
             }
             Kind::Message(_) => Err(Fault::new(self.tokens.offset(), JsonReason::TooDeep)),
-            Kind::String => {
-                let text = self.tokens.string()?;
-                self.begin_bytes(field.number, text.len())?;
-                self.out.extend_from_slice(text.as_bytes());
-                Ok(())
-            }
+            Kind::String => self.string(field.number),
             Kind::Bytes => self.bytes(field.number, None),
             Kind::ProfileId => self.bytes(field.number, Some(schema::PROFILE_ID_BYTES)),
             Kind::Id(bytes_count) => self.id(field.number, bytes_count),
@@ -132,10 +156,33 @@ impl<'a> Reader<'a> {
             self.out[length_at] = content_bytes as u8;
             return Ok(());
         }
-        let mut length = Vec::with_capacity(wire::VARINT_BYTES_MAX);
-        wire::put_varint(&mut length, content_bytes as u64);
-        self.out.splice(length_at..=length_at, length);
+        self.widen_length(length_at, content_bytes);
         self.room_for(0)
+    }
+
+    /// Writes a length of more than one byte where one byte is kept free for it.
+    fn widen_length(&mut self, length_at: usize, content_bytes: usize) {
+        let end = self.out.len();
+        // Also makes room at the end for what moves there.
+        wire::put_varint(&mut self.out, content_bytes as u64);
+        let mut length = [0; wire::VARINT_BYTES_MAX];
+        let length = &mut length[..self.out.len() - end];
+        length.copy_from_slice(&self.out[end..]);
+        self.out.truncate(end + length.len() - 1);
+        self.out.copy_within(length_at + 1..end, length_at + length.len());
+        self.out[length_at..length_at + length.len()].copy_from_slice(length);
+    }
+
+    fn string(&mut self, number: u32) -> Result<(), Box<Fault>> {
+        let Some((rest, bytes)) = self.tokens.plain_string() else {
+            let text = self.tokens.string()?;
+            self.begin_bytes(number, text.len())?;
+            self.out.extend_from_slice(&text);
+            return Ok(());
+        };
+        self.begin_bytes(number, bytes)?;
+        print::plain(rest, bytes, &mut self.out);
+        Ok(())
     }
 
     /// Writes what stands before a value of wire type `LEN` and of this many bytes, which then fit.
@@ -156,19 +203,20 @@ impl<'a> Reader<'a> {
 
     fn id(&mut self, number: u32, expected: usize) -> Result<(), Box<Fault>> {
         let offset = self.tokens.offset();
-        let text = self.tokens.string()?;
-        let digits = text.as_bytes();
-        if !digits.is_empty() && digits.len() != expected * 2 {
-            let reason = JsonReason::WrongIdLength { found_digits: digits.len(), expected };
+        let text = match self.tokens.plain_string() {
+            Some((rest, bytes)) => Cow::Borrowed(&rest[..bytes]),
+            None => self.tokens.string()?,
+        };
+        if !text.is_empty() && text.len() != expected * 2 {
+            let reason = JsonReason::WrongIdLength { found_digits: text.len(), expected };
             return Err(Fault::new(offset, reason));
         }
-        self.begin_bytes(number, digits.len() / 2)?;
-        for pair in digits.chunks_exact(2) {
-            let digit = |byte: u8| char::from(byte).to_digit(16);
-            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
-                return Err(Fault::new(offset, JsonReason::NotHex));
-            };
-            self.out.push((high << 4 | low) as u8);
+        self.begin_bytes(number, text.len() / 2)?;
+        // The tables have ids of 8 and 16 bytes, so the digits are whole words.
+        for digits in text.as_chunks().0 {
+            let bytes =
+                scan::hex_word(*digits).ok_or_else(|| Fault::new(offset, JsonReason::NotHex))?;
+            self.out.extend_from_slice(&bytes);
         }
         Ok(())
     }
@@ -177,9 +225,9 @@ impl<'a> Reader<'a> {
     fn bytes(&mut self, number: u32, expected: Option<usize>) -> Result<(), Box<Fault>> {
         let offset = self.tokens.offset();
         let text = self.tokens.string()?;
-        let bytes_count = base64::decoded_bytes(text.as_bytes());
+        let bytes_count = base64::decoded_bytes(&text);
         self.begin_bytes(number, bytes_count)?;
-        base64::decode(text.as_bytes(), &mut self.out)
+        base64::decode(&text, &mut self.out)
             .ok_or_else(|| Fault::new(offset, JsonReason::NotBase64))?;
         match expected {
             Some(expected) if bytes_count != 0 && bytes_count != expected => {
@@ -245,22 +293,25 @@ impl<'a> Reader<'a> {
     }
 
     fn boolean(&mut self) -> Result<(), Box<Fault>> {
-        if self.tokens.take_literal("true") {
+        if self.tokens.take_literal(b"true") {
             return self.varint(1);
         }
-        if self.tokens.take_literal("false") {
+        if self.tokens.take_literal(b"false") {
             return self.varint(0);
         }
         Err(self.tokens.expected("true or false"))
     }
 
     fn double(&mut self) -> Result<(), Box<Fault>> {
+        if let Some(value) = self.tokens.plain_double() {
+            return self.fixed(&value.to_le_bytes());
+        }
         let offset = self.tokens.offset();
         let text = self.number_text()?;
         let value = match &*text {
-            "NaN" => f64::NAN,
-            "Infinity" => f64::INFINITY,
-            "-Infinity" => f64::NEG_INFINITY,
+            b"NaN" => f64::NAN,
+            b"Infinity" => f64::INFINITY,
+            b"-Infinity" => f64::NEG_INFINITY,
             text if number::is_number(text) => number::double(text).ok_or_else(|| {
                 Fault::new(offset, JsonReason::OutOfRange { kind: "a 64-bit float" })
             })?,
@@ -273,7 +324,7 @@ impl<'a> Reader<'a> {
         let offset = self.tokens.offset();
         if self.tokens.peek() == Some(b'"') {
             let name = self.tokens.string()?;
-            let named = names.iter().find(|(known, _)| *known == name);
+            let named = names.iter().find(|(known, _)| known.as_bytes() == &*name);
             let (_, value) =
                 named.ok_or_else(|| Fault::new(offset, JsonReason::UnknownEnumName))?;
             return self.varint(*value as u64);
@@ -282,7 +333,20 @@ impl<'a> Reader<'a> {
         self.varint(i64::from(value) as u64)
     }
 
+    #[inline]
     fn integer<T: TryFrom<i128>>(&mut self, kind: &'static str) -> Result<T, Box<Fault>> {
+        let offset = self.tokens.offset();
+        if let Some((is_negative, digits)) = self.tokens.plain_integer() {
+            let value = if is_negative { -i128::from(digits) } else { digits.into() };
+            let out_of_range = |_| Fault::new(offset, JsonReason::OutOfRange { kind });
+            return T::try_from(value).map_err(out_of_range);
+        }
+        self.odd_integer(kind)
+    }
+
+    /// An integer in any of the forms that JSON has for it, or none at all.
+    #[cold]
+    fn odd_integer<T: TryFrom<i128>>(&mut self, kind: &'static str) -> Result<T, Box<Fault>> {
         let offset = self.tokens.offset();
         let text = self.number_text()?;
         if !number::is_number(&text) {
@@ -293,7 +357,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number, or a string that should hold one.
-    fn number_text(&mut self) -> Result<Cow<'a, str>, Box<Fault>> {
+    fn number_text(&mut self) -> Result<Cow<'a, [u8]>, Box<Fault>> {
         match self.tokens.peek() {
             Some(b'"') => self.tokens.string(),
             _ => self.tokens.number().map(Cow::Borrowed),
@@ -301,4 +365,4 @@ impl<'a> Reader<'a> {
     }
 }
 
-const BYTE_ORDER_MARK: char = '\u{feff}';
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();

@@ -14,6 +14,9 @@ use prost::Message as _;
 
 use super::*;
 use crate::check::check;
+use crate::wire;
+
+mod examples;
 
 fn span_json(span: &str) -> String {
     format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{span}]}}]}}]}}"#)
@@ -385,4 +388,109 @@ fn what_would_not_pass_check_is_not_written() {
     let mut out = b"before".to_vec();
     assert!(proto_to_json(b"\x0a\x05", Signal::Logs, &mut out).is_err());
     assert_eq!(out, b"before");
+}
+
+#[test]
+fn a_field_that_comes_back_after_another_is_written_in_one_place() {
+    let field = |number, value: &[u8]| {
+        let mut out = Vec::new();
+        wire::put_bytes(&mut out, number, value);
+        out
+    };
+    let key = |key: &[u8]| field(3, &field(1, key));
+    let scope = |content: &[u8]| field(1, &field(2, &field(1, content)));
+    let apart = scope(&[key(b"a"), field(1, b"n"), key(b"b")].concat());
+    let together = scope(&[field(1, b"n"), key(b"a"), key(b"b")].concat());
+    let twice = scope(&[field(1, b"m"), key(b"a"), field(1, b"n"), key(b"b")].concat());
+    let expected = written(Signal::Traces, &together);
+    assert_eq!(written(Signal::Traces, &apart), expected);
+    assert_eq!(written(Signal::Traces, &twice), expected);
+    let in_wire_order =
+        |bytes: &[u8]| write::request_in_wire_order(Signal::Traces, bytes, &mut Vec::new());
+    assert!(in_wire_order(&together).is_some());
+    assert!(in_wire_order(&apart).is_none());
+    assert!(in_wire_order(&twice).is_none());
+}
+
+#[test]
+fn both_ways_of_writing_write_the_same() {
+    for (signal, json) in examples::ALL {
+        let proto = json_to_proto(signal, json.as_bytes(), usize::MAX).unwrap();
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        assert!(write::request_in_wire_order(signal, &proto, &mut one).is_some());
+        write::request_by_field(signal, &proto, &mut other);
+        let [one, other] =
+            [one, other].map(|json| serde_json::from_slice::<serde_json::Value>(&json).unwrap());
+        assert_eq!(one, other);
+    }
+}
+
+#[test]
+fn requests_as_the_specification_shows_them_come_back_as_they_were() {
+    for (signal, json) in examples::ALL {
+        let proto = json_to_proto(signal, json.as_bytes(), usize::MAX).unwrap();
+        let read: serde_json::Value = serde_json::from_str(json).unwrap();
+        // The examples have upper case ids and bare integers in some places.
+        let again = written(signal, &proto).to_string().to_lowercase();
+        assert_eq!(again, read.to_string().to_lowercase());
+    }
+}
+
+#[test]
+fn a_writer_that_changes_the_order_of_its_keys_is_read_all_the_same() {
+    let keys = [r#""name":"n""#, r#""kind":3"#, r#""flags":1"#, r#""traceState":"s""#];
+    let mut random = fastrand::Rng::with_seed(1);
+    let spans: Vec<String> = (0..200)
+        .map(|_| {
+            let mut keys = keys;
+            random.shuffle(&mut keys);
+            format!("{{{}}}", keys[..random.usize(0..=keys.len())].join(","))
+        })
+        .collect();
+    let all = span_json(&spans.join(","));
+    let proto = json_to_proto(Signal::Traces, all.as_bytes(), usize::MAX).unwrap();
+    let request = ExportTraceServiceRequest::decode(&*proto).unwrap();
+    let read = &request.resource_spans[0].scope_spans[0].spans;
+    for (read, alone) in read.iter().zip(&spans) {
+        assert_eq!(Ok(read), span(alone).as_ref(), "{alone}");
+    }
+    assert_eq!(read.len(), spans.len());
+}
+
+#[test]
+fn numbers_of_any_length_are_read_or_refused_and_never_wrapped() {
+    for digits in (1..60).chain([1_000, 100_000]) {
+        for digit in ["1", "9"] {
+            let text = digit.repeat(digits);
+            let expected = text.parse::<u64>().ok();
+            for json in [text.clone(), format!("\"{text}\""), format!("{text}.0")] {
+                let read = span(&format!(r#"{{"startTimeUnixNano":{json}}}"#));
+                assert_eq!(read.map(|span| span.start_time_unix_nano).ok(), expected, "{json}");
+            }
+            let double = point(&format!(r#"{{"asDouble":-0.{text}}}"#)).unwrap().value;
+            let expected = format!("-0.{text}").parse().map(Number::AsDouble).ok();
+            assert_eq!(double, expected, "{text}");
+        }
+    }
+}
+
+#[test]
+fn j6_doubles_are_the_nearest_ones_however_they_are_written() {
+    let mut random = fastrand::Rng::with_seed(3);
+    for _ in 0..20_000 {
+        let decimals = random.usize(0..20);
+        let number = random.u64(..) >> random.u32(0..64);
+        let text = format!(
+            "{}{number:0width$}",
+            if random.bool() { "-" } else { "" },
+            width = decimals + 1
+        );
+        let (whole, part) = text.split_at(text.len() - decimals);
+        // Zeros in front are not JSON.
+        let whole = if part.is_empty() { whole.to_owned() } else { format!("{whole}.{part}") };
+        let expected: f64 = whole.parse().unwrap();
+        let json = format!(r#"{{"asDouble":{whole}}}"#);
+        let Some(Number::AsDouble(read)) = point(&json).unwrap().value else { panic!("{json}") };
+        assert_eq!(read.to_bits(), expected.to_bits(), "{json}");
+    }
 }

@@ -1,19 +1,23 @@
 //! JSON's own grammar (RFC 8259): strings, numbers, literals, and skipping a value of any shape.
 //!
 //! The text is known to be UTF-8. Strings without escapes are borrowed from it.
+//!
+//! What nearly every text consists of has a short way, named `plain_`: it reads all of what it is
+//! for or nothing at all, and what it leaves is read, or refused, by the long way.
 
 use std::borrow::Cow;
 
-use super::{Fault, JsonReason};
+use super::{Fault, JsonReason, scan};
+use crate::schema::{Field, Key, Message};
 
 /// A position in the text. Each method skips white space first and stands behind what it read.
 pub(super) struct Tokens<'a> {
-    text: &'a str,
+    text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Tokens<'a> {
-    pub(super) fn new(text: &'a str, at: usize) -> Self {
+    pub(super) fn new(text: &'a [u8], at: usize) -> Self {
         Self { text, at }
     }
 
@@ -24,16 +28,27 @@ impl<'a> Tokens<'a> {
     }
 
     /// The first byte of the next token, if there is one.
+    #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
+        match self.text.get(self.at) {
+            Some(&byte) if byte > b' ' => Some(byte),
+            _ => self.behind_blanks(),
+        }
+    }
+
+    #[inline(never)]
+    fn behind_blanks(&mut self) -> Option<u8> {
         loop {
-            match self.text.as_bytes().get(self.at) {
+            match self.text.get(self.at) {
                 Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
                 other => return other.copied(),
             }
+            self.at += scan::spaces(&self.text[self.at..]);
         }
     }
 
     /// Reads this one byte if it is next.
+    #[inline]
     pub(super) fn take(&mut self, byte: u8) -> bool {
         let taken = self.peek() == Some(byte);
         self.at += usize::from(taken);
@@ -41,6 +56,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Reads this one byte; `what` says what it would have begun or ended.
+    #[inline]
     pub(super) fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Box<Fault>> {
         match self.take(byte) {
             true => Ok(()),
@@ -58,10 +74,9 @@ impl<'a> Tokens<'a> {
     }
 
     /// Reads `null`, `true` or `false` if it is next.
-    pub(super) fn take_literal(&mut self, literal: &str) -> bool {
-        self.peek();
-        let rest = &self.text.as_bytes()[self.at..];
-        let taken = rest.starts_with(literal.as_bytes());
+    #[inline]
+    pub(super) fn take_literal(&mut self, literal: &'static [u8]) -> bool {
+        let taken = self.peek() == Some(literal[0]) && self.text[self.at..].starts_with(literal);
         if taken {
             self.at += literal.len();
         }
@@ -70,6 +85,7 @@ impl<'a> Tokens<'a> {
 
     /// Reads what separates two members of an object or array: `Ok(true)` behind a comma,
     /// `Ok(false)` behind `close`.
+    #[inline]
     pub(super) fn more(&mut self, close: u8) -> Result<bool, Box<Fault>> {
         if self.take(b',') {
             return Ok(true);
@@ -79,7 +95,7 @@ impl<'a> Tokens<'a> {
         Ok(false)
     }
 
-    pub(super) fn string(&mut self) -> Result<Cow<'a, str>, Box<Fault>> {
+    pub(super) fn string(&mut self) -> Result<Cow<'a, [u8]>, Box<Fault>> {
         self.expect(b'"', "a string")?;
         let start = self.at;
         match self.plain()? {
@@ -88,16 +104,111 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// A number as it is written, its grammar checked.
-    pub(super) fn number(&mut self) -> Result<&'a str, Box<Fault>> {
+    /// A string without escapes: what stands behind its first quote, which goes on behind the
+    /// string, and how many bytes of it are the string.
+    #[inline]
+    pub(super) fn plain_string(&mut self) -> Option<(&'a [u8], usize)> {
+        if self.peek() != Some(b'"') {
+            return None;
+        }
+        let rest = &self.text[self.at + 1..];
+        let bytes = scan::plain_bytes(rest);
+        if rest.get(bytes) != Some(&b'"') {
+            return None;
+        }
+        self.at += bytes + 2;
+        Some((rest, bytes))
+    }
+
+    /// Reads the key of this field and its colon, if they are next.
+    #[inline]
+    pub(super) fn take_key(&mut self, field: &Field) -> bool {
         self.peek();
-        let start = self.at;
-        let rest = &self.text.as_bytes()[start..];
+        // Something opened the object that the key is in, so a byte stands before it.
+        let before = self.at.wrapping_sub(1);
+        let block = self.text.get(before..).and_then(|rest| rest.first_chunk());
+        let taken = block.is_some_and(|block| field.is_labelled(block));
+        if taken {
+            self.at = before + field.json_label().1;
+        }
+        taken
+    }
+
+    /// A key that names a field, and its colon. Returns the field's index.
+    #[inline]
+    pub(super) fn plain_key(&mut self, message: &'static Message) -> Option<usize> {
+        if self.peek() != Some(b'"') {
+            return None;
+        }
+        let rest = &self.text[self.at + 1..];
+        let block = rest.first_chunk()?;
+        let bytes = scan::plain_bytes(block);
+        let [b'"', b':'] = rest.get(bytes..bytes + 2)? else { return None };
+        let index = message.index_keyed(&Key::cut(block, bytes)?)?;
+        self.at += bytes + 3;
+        Some(index)
+    }
+
+    /// A whole number of at most 19 digits, written as most writers do, in quotes or not: whether
+    /// it is negative, and its digits.
+    #[inline]
+    pub(super) fn plain_integer(&mut self) -> Option<(bool, u64)> {
+        let is_quoted = self.peek()? == b'"';
+        let mut at = self.at + usize::from(is_quoted);
+        let is_negative = self.text.get(at) == Some(&b'-');
+        at += usize::from(is_negative);
+        let is_zero_first = self.text.get(at) == Some(&b'0');
+        let (value, count) = scan::digits(self.text, &mut at);
+        let next = self.text.get(at).copied().unwrap_or(b' ');
+        let ends_here = match is_quoted {
+            true => next == b'"',
+            false => !matches!(next, b'0'..=b'9' | b'.' | b'e' | b'E'),
+        };
+        if count == 0 || (is_zero_first && count > 1) || !ends_here {
+            return None;
+        }
+        self.at = at + usize::from(is_quoted);
+        Some((is_negative, value))
+    }
+
+    /// A number that is a quotient of two that a double holds exactly, so that one division finds
+    /// the nearest double.
+    #[inline]
+    pub(super) fn plain_double(&mut self) -> Option<f64> {
+        self.peek();
+        let is_negative = self.text.get(self.at) == Some(&b'-');
+        let mut at = self.at + usize::from(is_negative);
+        let is_zero_first = self.text.get(at) == Some(&b'0');
+        let (whole, whole_digits) = scan::digits(self.text, &mut at);
+        if whole_digits == 0 || (is_zero_first && whole_digits > 1) {
+            return None;
+        }
+        let (mut digits, mut decimals) = (whole, 0);
+        if self.text.get(at) == Some(&b'.') {
+            at += 1;
+            let (part, count) = scan::digits(self.text, &mut at);
+            let scale = TENS.get(count).filter(|_| count > 0)?;
+            digits = whole.checked_mul(*scale)?.checked_add(part)?;
+            decimals = count;
+        }
+        let next = self.text.get(at).copied().unwrap_or(b' ');
+        if digits > DOUBLE_EXACT_MAX || matches!(next, b'0'..=b'9' | b'.' | b'e' | b'E') {
+            return None;
+        }
+        self.at = at;
+        let value = digits as f64 / TENS[decimals] as f64;
+        Some(if is_negative { -value } else { value })
+    }
+
+    /// A number as it is written, its grammar checked.
+    pub(super) fn number(&mut self) -> Result<&'a [u8], Box<Fault>> {
+        self.peek();
+        let rest = &self.text[self.at..];
         let Some(bytes) = number_bytes(rest) else {
             return Err(self.expected("a number"));
         };
         self.at += bytes;
-        Ok(&self.text[start..self.at])
+        Ok(&rest[..bytes])
     }
 
     /// Reads over a value of any kind, however odd, without recursion.
@@ -144,7 +255,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Reads a key and its colon.
-    pub(super) fn key(&mut self) -> Result<Cow<'a, str>, Box<Fault>> {
+    pub(super) fn key(&mut self) -> Result<Cow<'a, [u8]>, Box<Fault>> {
         let key = self.string()?;
         self.expect(b':', "':'")?;
         Ok(key)
@@ -153,29 +264,28 @@ impl<'a> Tokens<'a> {
     /// Moves behind the next quote or backslash, over characters that stand for themselves, and
     /// returns which of the two it was.
     fn plain(&mut self) -> Result<u8, Box<Fault>> {
-        let rest = &self.text.as_bytes()[self.at..];
-        let special = |&byte: &u8| byte == b'"' || byte == b'\\' || byte < 0x20;
-        let Some(bytes) = rest.iter().position(special) else {
-            return Err(Fault::new(self.text.len(), JsonReason::Truncated));
-        };
+        let rest = &self.text[self.at..];
+        let bytes = scan::plain_bytes(rest);
         self.at += bytes;
-        match rest[bytes] {
-            byte @ (b'"' | b'\\') => {
+        match rest.get(bytes) {
+            Some(&byte @ (b'"' | b'\\')) => {
                 self.at += 1;
                 Ok(byte)
             }
-            _ => Err(Fault::new(self.at, JsonReason::ControlCharacter)),
+            Some(_) => Err(Fault::new(self.at, JsonReason::ControlCharacter)),
+            None => Err(Fault::new(self.at, JsonReason::Truncated)),
         }
     }
 
     /// Reads the rest of a string that starts at `start`, behind its first backslash.
-    fn escaped(&mut self, start: usize) -> Result<String, Box<Fault>> {
-        let mut out = self.text[start..self.at - 1].to_owned();
+    fn escaped(&mut self, start: usize) -> Result<Vec<u8>, Box<Fault>> {
+        let mut out = self.text[start..self.at - 1].to_vec();
         loop {
-            out.push(self.escape()?);
+            let character = self.escape()?;
+            out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
             let plain = self.at;
             let end = self.plain()?;
-            out.push_str(&self.text[plain..self.at - 1]);
+            out.extend_from_slice(&self.text[plain..self.at - 1]);
             if end == b'"' {
                 return Ok(out);
             }
@@ -184,7 +294,7 @@ impl<'a> Tokens<'a> {
 
     fn escape(&mut self) -> Result<char, Box<Fault>> {
         let offset = self.at - 1;
-        let Some(&byte) = self.text.as_bytes().get(self.at) else {
+        let Some(&byte) = self.text.get(self.at) else {
             return Err(Fault::new(self.at, JsonReason::Truncated));
         };
         self.at += 1;
@@ -206,7 +316,7 @@ impl<'a> Tokens<'a> {
         if !(0xd800..0xdc00).contains(&first) {
             return char::from_u32(first).ok_or_else(lone);
         }
-        if !self.text.as_bytes()[self.at..].starts_with(b"\\u") {
+        if !self.text[self.at..].starts_with(b"\\u") {
             return Err(lone());
         }
         self.at += 2;
@@ -221,7 +331,7 @@ impl<'a> Tokens<'a> {
     fn hex4(&mut self, offset: usize) -> Result<u32, Box<Fault>> {
         let mut code = 0;
         for _ in 0..4 {
-            let byte = self.text.as_bytes().get(self.at);
+            let byte = self.text.get(self.at);
             let digit = byte.and_then(|&byte| char::from(byte).to_digit(16));
             let digit = digit.ok_or_else(|| Fault::new(offset, JsonReason::UnknownEscape))?;
             code = code << 4 | digit;
@@ -259,6 +369,18 @@ pub(super) fn number_bytes(text: &[u8]) -> Option<usize> {
     Some(at)
 }
 
-const LITERALS: [&str; 3] = ["null", "true", "false"];
+const LITERALS: [&[u8]; 3] = [b"null", b"true", b"false"];
 /// As many as a `u128` has bits.
 const SKIP_DEPTH_MAX: usize = 128;
+/// Whole numbers up to this one are doubles, each of them.
+const DOUBLE_EXACT_MAX: u64 = 1 << f64::MANTISSA_DIGITS;
+/// Powers of ten; all of them are doubles too.
+const TENS: [u64; 20] = {
+    let mut tens = [1; 20];
+    let mut at = 1;
+    while at < tens.len() {
+        tens[at] = tens[at - 1] * 10;
+        at += 1;
+    }
+    tens
+};

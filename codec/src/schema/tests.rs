@@ -4,10 +4,15 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// Every message that a request of any signal can reach, by its address.
+/// Every message that a request of any signal can reach.
 fn messages() -> Vec<&'static Message> {
+    reachable(Signal::ALL.map(request))
+}
+
+/// The messages that these hold, at any depth, and themselves; told apart by their address.
+fn reachable(messages: impl Into<Vec<&'static Message>>) -> Vec<&'static Message> {
     let mut seen: BTreeMap<*const Message, &'static Message> = BTreeMap::new();
-    let mut next: Vec<_> = Signal::ALL.into_iter().map(request).collect();
+    let mut next = messages.into();
     while let Some(message) = next.pop() {
         if seen.insert(message, message).is_none() {
             next.extend(message.fields.iter().filter_map(|field| match field.kind {
@@ -50,6 +55,63 @@ fn names_are_found_in_both_spellings_and_no_other() {
         }
         for key in ["", "unknown", "Name", "trace_id_"] {
             assert!(message.field_named(key.as_bytes()).is_none());
+        }
+    }
+}
+
+#[test]
+fn a_key_that_differs_in_any_byte_names_nothing() {
+    let all: Vec<_> = messages().iter().flat_map(|message| message.fields).collect();
+    for message in messages() {
+        let names_it = |key: &[u8]| {
+            let of = |f: &&Field| f.json_name() == key || f.name.as_bytes() == key;
+            message.fields.iter().find(of).map(|f| f.number)
+        };
+        for name in all.iter().flat_map(|field| [field.json_name(), field.name.as_bytes()]) {
+            let mut keys = vec![name.to_vec(), [name, b"\0"].concat(), [name, name].concat()];
+            for at in 0..name.len() {
+                keys.push(name[..at].to_vec());
+                let mut other = name.to_vec();
+                other[at] ^= 0x20;
+                keys.push(other);
+            }
+            for key in keys {
+                let found = message.field_named(&key).map(|f| f.number);
+                assert_eq!(found, names_it(&key), "{}.{key:?}", message.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_label_is_found_in_front_of_anything_and_nowhere_else() {
+    let pad = |text: &str| {
+        let mut block = [b'x'; LABEL_BYTES_MAX];
+        block[..text.len()].copy_from_slice(text.as_bytes());
+        block
+    };
+    for field in messages().iter().flat_map(|message| message.fields) {
+        let (label, bytes) = field.json_label();
+        let label = str::from_utf8(&label[..bytes]).unwrap().to_owned();
+        assert_eq!(label, format!(",\"{}\":", str::from_utf8(field.json_name()).unwrap()));
+        assert!(field.is_labelled(&pad(&label)));
+        assert!(field.is_labelled(&pad(&label.replace(',', "{"))));
+        for at in 1..bytes {
+            let mut block = pad(&label);
+            block[at] ^= 1;
+            assert!(!field.is_labelled(&block), "{label} at {at}");
+        }
+    }
+}
+
+#[test]
+fn messages_of_one_signal_have_rows_of_their_own() {
+    for signal in Signal::ALL {
+        let mut rows = BTreeMap::new();
+        for message in reachable([request(signal)]) {
+            let other = rows.insert(message.row, message.name);
+            assert_eq!(other, None, "{} has that row too; try another start", message.name);
+            assert!(usize::from(message.row) < ROWS, "{}", message.name);
         }
     }
 }
