@@ -3,6 +3,7 @@
 //! `cargo bench -p forebay-bench --bench codec` prints one line a contest: the two costs, their
 //! ratio, the bar that forebay sets itself, and what both came to.
 
+mod cutting;
 mod json;
 mod payloads;
 mod timing;
@@ -14,12 +15,9 @@ use bytes::Bytes;
 use forebay_codec::check::{Checked, check};
 use forebay_codec::compress::{Compressor, Decompressor, Encoding};
 use forebay_codec::signal::Signal;
-use forebay_codec::splice::Chain;
-use forebay_codec::split::split;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest as Logs;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest as Metrics;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest as Traces;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
 use prost::Message;
 
 use timing::{Bar, Contender, Contest, Cpu, Outcome, Session};
@@ -35,8 +33,7 @@ fn main() -> ExitCode {
     let bar = Bar::Ratio(10.0);
     session.run(checking("check 100 histograms", "point", Signal::Metrics, &metrics, bar));
     session.run(checking("check 1 span", "span", Signal::Traces, &one, Bar::Nanos(160.0)));
-    session.run(splicing());
-    session.run(splitting());
+    cutting::contests(&mut session);
     json::contests(&mut session, &traces, &logs, &metrics);
     compression(&mut session, &traces.encode_to_vec());
     session.finish()
@@ -110,98 +107,6 @@ fn checking<R: Request>(
             outcome: Box::new(move || outcome(&decoded::<R>(&theirs_told))),
         },
         bar,
-    }
-}
-
-/// 64 requests of 10 spans into one batch, as bytes that can be sent.
-fn splicing() -> Contest<'static> {
-    let requests: Vec<Bytes> =
-        (0..64).map(|seed| payloads::traces(seed, 10).encode_to_vec().into()).collect();
-    let spliced = |requests: &[Bytes]| {
-        let mut chain = Chain::new(Signal::Traces);
-        requests.iter().for_each(|request| chain.push(passed(Signal::Traces, request)));
-        chain
-    };
-    let merged = |requests: &[Bytes]| {
-        let mut batch = Traces::default();
-        for request in requests {
-            batch.merge(request.as_ref()).expect("prost wrote it");
-        }
-        (batch.items(), batch.encode_to_vec())
-    };
-    let [ours, ours_told, theirs, theirs_told] = [(); 4].map(|()| requests.clone());
-    Contest {
-        name: "check and splice 64 requests of 10 spans",
-        unit: "span",
-        bytes: requests.iter().map(|request| request.len() as u64).sum(),
-        cpu: Cpu::ThisThread,
-        ours: Contender {
-            name: "check, splice",
-            work: Box::new(move || spliced(&ours).counts.items),
-            outcome: Box::new(move || {
-                outcome(&decoded::<Traces>(&spliced(&ours_told).parts.concat()))
-            }),
-        },
-        theirs: Contender {
-            name: "prost merge, encode",
-            work: Box::new(move || merged(&theirs).0),
-            outcome: Box::new(move || outcome(&decoded::<Traces>(&merged(&theirs_told).1))),
-        },
-        bar: Bar::None,
-    }
-}
-
-/// About 1 MiB of spans into 8 requests of as many items each.
-fn splitting() -> Contest<'static> {
-    const SPANS: usize = 2_688;
-    const PIECE: usize = SPANS / 8;
-    let bytes = Bytes::from(payloads::traces(5, SPANS).encode_to_vec());
-    let cut = |bytes: &Bytes| split(passed(Signal::Traces, bytes), PIECE as u64, 0);
-    let regrouped = |bytes: &Bytes| -> Vec<Vec<u8>> {
-        let mut pieces = Vec::new();
-        for group in decoded::<Traces>(bytes).resource_spans {
-            for ScopeSpans { scope, spans, schema_url } in group.scope_spans {
-                let mut spans = spans.into_iter().peekable();
-                while spans.peek().is_some() {
-                    let spans = spans.by_ref().take(PIECE).collect();
-                    let scope = scope.clone();
-                    let scope_spans =
-                        vec![ScopeSpans { scope, spans, schema_url: schema_url.clone() }];
-                    let resource = group.resource.clone();
-                    let schema_url = group.schema_url.clone();
-                    let piece = ResourceSpans { resource, scope_spans, schema_url };
-                    pieces.push(Traces { resource_spans: vec![piece] }.encode_to_vec());
-                }
-            }
-        }
-        pieces
-    };
-    // All pieces in order; the hash sees where each begins.
-    let told = |pieces: &[Vec<u8>]| {
-        let pieces: Vec<Traces> = pieces.iter().map(|piece| decoded(piece)).collect();
-        let delimited = pieces.iter().flat_map(|piece| piece.encode_length_delimited_to_vec());
-        Outcome::of(pieces.len() as u64, &delimited.collect::<Vec<_>>())
-    };
-    let [ours, ours_told, theirs, theirs_told] = [(); 4].map(|()| bytes.clone());
-    Contest {
-        name: "check and split 1 MiB of spans into 8",
-        unit: "piece",
-        bytes: bytes.len() as u64,
-        cpu: Cpu::ThisThread,
-        ours: Contender {
-            name: "check, split",
-            work: Box::new(move || cut(&ours).len() as u64),
-            outcome: Box::new(move || {
-                let pieces = cut(&ours_told);
-                told(&pieces.iter().map(|piece| piece.parts.concat()).collect::<Vec<_>>())
-            }),
-        },
-        theirs: Contender {
-            name: "prost decode, regroup, encode",
-            work: Box::new(move || regrouped(&theirs).len() as u64),
-            outcome: Box::new(move || told(&regrouped(&theirs_told))),
-        },
-        bar: Bar::Ratio(8.0),
     }
 }
 

@@ -8,11 +8,15 @@
 
 pub mod check;
 pub mod compress;
+mod gather;
+pub mod hash;
 pub mod json;
 pub mod mend;
+mod rope;
 pub mod schema;
 pub mod signal;
 pub mod splice;
 pub mod split;
 pub mod status;
+pub mod view;
 pub mod wire;

@@ -6,6 +6,8 @@
 //!
 //! Always
 //! - `parts` concatenated are a valid request of `signal` that holds `counts`.
+//! - No part ends inside an item, a resource or a scope: only groups, scope groups, metrics and
+//!   their data reach from part to part, and their tags and lengths do not.
 //! - `bytes` is the sum of the lengths of `parts`, none of which is empty.
 //! - A chain of profiles holds at most one request: its dictionary belongs to it alone.
 
@@ -13,6 +15,10 @@ use bytes::Bytes;
 
 use crate::check::Checked;
 use crate::signal::{Counts, Signal};
+
+pub use merge::{Merged, Merger, PLACES_MAX};
+
+mod merge;
 
 /// A valid request as a chain of bytes. Cloning shares the bytes.
 #[derive(Clone, Debug)]

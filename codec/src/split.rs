@@ -21,6 +21,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::check::Checked;
+use crate::rope::Rope;
 use crate::signal::Signal;
 use crate::splice::Chain;
 use crate::wire::{Fields, RawField};
@@ -28,8 +29,10 @@ use crate::wire::{Fields, RawField};
 use layout::{ITEM_LEVEL, METRIC, POINTS};
 use piece::{Frame, Piece};
 
+pub mod by;
 mod layout;
 mod piece;
+mod shards;
 
 /// Cuts so that no piece has more than `items_max` items (0: no limit) or `bytes_max` bytes (0: no
 /// limit), unless a single item is larger. A request within both, and an empty one, comes back as
@@ -93,7 +96,7 @@ impl Cut<'_> {
         let is_child = |number| number == child_number;
         self.piece.open(Frame::new(number, layout::header(self.bytes, message.clone(), is_child)));
         for child in Fields::new(self.bytes, message).filter(|field| is_child(field.number)) {
-            let items = layout::items(self.bytes, self.signal, level + 1, child.value.clone());
+            let items = self.items(level + 1, child.value.clone());
             if self.piece_holds(&child.whole, items) {
                 self.piece.add(child.whole, items);
             } else if level + 1 < ITEM_LEVEL && self.has_children(level + 1, &child.value) {
@@ -107,6 +110,17 @@ impl Cut<'_> {
         self.piece.close();
     }
 
+    fn items(&self, level: usize, message: Range<usize>) -> u64 {
+        let left = self.limits.items_max.saturating_sub(self.piece.items());
+        // A metric is counted whole: when it is cut, its count decides how.
+        let items_max = if level == ITEM_LEVEL { u64::MAX } else { left };
+        layout::counts(self.signal, level, Rope::within(self.bytes, message), items_max).items
+    }
+
+    fn only_data_kind(&self, metric: Range<usize>) -> Option<u32> {
+        layout::only_data_kind(Rope::within(self.bytes, metric))
+    }
+
     fn has_children(&self, level: usize, message: &Range<usize>) -> bool {
         let child_number = layout::child_number(level);
         Fields::new(self.bytes, message.clone()).any(|field| field.number == child_number)
@@ -115,7 +129,7 @@ impl Cut<'_> {
     /// A metric that the present piece has no room for: whole into a new one, or in parts.
     fn metric(&mut self, metric: RawField, points: u64) {
         let alone = self.piece.bytes_alone(metric.whole.len() as u64);
-        let Some(data_number) = layout::only_data_kind(self.bytes, metric.value.clone()) else {
+        let Some(data_number) = self.only_data_kind(metric.value.clone()) else {
             return self.add(metric.whole, points);
         };
         if points < 2 || self.limits.hold(points, alone) {

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::signal::Signal;
+use crate::rope::{Field, Rope};
+use crate::signal::{Counts, Signal};
 use crate::wire::Fields;
 
 /// Request 0, resource group 1, scope group 2, item (a metric, for metrics) 3.
@@ -19,6 +20,9 @@ pub(super) const METRIC: u32 = 2;
 
 /// The field number of the data points in every kind of data.
 pub(super) const POINTS: u32 = 1;
+
+/// The field number of a sample in its profile.
+const SAMPLES: u32 = 2;
 
 /// The kinds of `Metric.data`: gauge, sum, histogram, exponential histogram, summary.
 const METRIC_DATA: [u32; 5] = [5, 7, 9, 10, 11];
@@ -53,43 +57,74 @@ pub(super) fn header(
     copied.into()
 }
 
-/// How many items lie in the message at this level.
-pub(super) fn items(bytes: &[u8], signal: Signal, level: usize, message: Range<usize>) -> u64 {
-    match level {
-        ITEM_LEVEL if signal == Signal::Metrics => points(bytes, message),
-        ITEM_LEVEL => 1,
+/// How many items lie in the message at this level; if more than `items_max`, more than that.
+pub(super) fn counts(signal: Signal, level: usize, message: Rope<'_>, items_max: u64) -> Counts {
+    match (level, signal) {
+        (ITEM_LEVEL, Signal::Traces | Signal::Logs) => Counts { items: 1, profiles: 0 },
+        (ITEM_LEVEL, Signal::Metrics) => Counts { items: points(message), profiles: 0 },
+        (ITEM_LEVEL, Signal::Profiles) => {
+            let samples = message.fields().filter(|field| field.number == SAMPLES);
+            Counts { items: samples.count() as u64, profiles: 1 }
+        }
         _ => {
             let child_number = child_number(level);
-            Fields::new(bytes, message)
-                .filter(|field| field.number == child_number)
-                .map(|child| items(bytes, signal, level + 1, child.value))
-                .sum()
+            let mut all = Counts::default();
+            let mut rest = message;
+            while let Some(child) = rest.next_field() {
+                if child.number == child_number {
+                    all += counts(signal, level + 1, child.value, items_max);
+                }
+                if all.items > items_max {
+                    break;
+                }
+            }
+            all
         }
     }
 }
 
 /// The kind of data that a metric holds, unless it holds none or several.
-pub(super) fn only_data_kind(bytes: &[u8], metric: Range<usize>) -> Option<u32> {
-    let mut kinds = data(bytes, metric).map(|(number, _)| number);
+pub(super) fn only_data_kind(metric: Rope<'_>) -> Option<u32> {
+    let mut kinds = data(metric).map(|part| part.number);
     let first = kinds.next()?;
     kinds.all(|number| number == first).then_some(first)
 }
 
 /// Counts as `check` does: of different kinds of data, the last one counts.
-fn points(bytes: &[u8], metric: Range<usize>) -> u64 {
+pub(super) fn points(metric: Rope<'_>) -> u64 {
     let (mut kind, mut count) = (0, 0);
-    for (number, part) in data(bytes, metric) {
-        if number != kind {
-            (kind, count) = (number, 0);
+    for part in data(metric) {
+        if part.number != kind {
+            (kind, count) = (part.number, 0);
         }
-        let points = Fields::new(bytes, part).filter(|field| field.number == POINTS);
+        let points = part.value.fields().filter(|field| field.number == POINTS);
         count += points.count() as u64;
     }
     count
 }
 
-fn data(bytes: &[u8], metric: Range<usize>) -> impl Iterator<Item = (u32, Range<usize>)> {
-    Fields::new(bytes, metric)
-        .filter(|field| METRIC_DATA.contains(&field.number))
-        .map(|field| (field.number, field.value))
+fn data<'a>(metric: Rope<'a>) -> impl Iterator<Item = Field<'a>> {
+    metric.fields().filter(|field| METRIC_DATA.contains(&field.number))
+}
+
+/// Whether the parts that a message lies in end only where those of a chain may: see
+/// [`Chain`](crate::splice::Chain).
+pub(super) fn ends_well(signal: Signal, level: usize, mut message: Rope<'_>) -> bool {
+    while let Some(field) = message.next_field() {
+        if field.whole().is_some() {
+            continue;
+        }
+        let may_reach_on = match level {
+            0..ITEM_LEVEL => {
+                let is_item = level + 1 == ITEM_LEVEL;
+                field.number == child_number(level) && (!is_item || signal == Signal::Metrics)
+            }
+            ITEM_LEVEL => METRIC_DATA.contains(&field.number),
+            _ => false,
+        };
+        if !may_reach_on || !ends_well(signal, level + 1, field.value) {
+            return false;
+        }
+    }
+    message.len() == 0
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::schema::LEN;
+use crate::gather::Gather;
 use crate::signal::{Counts, Signal};
 use crate::splice::Chain;
 use crate::wire;
@@ -68,15 +68,14 @@ impl Frame {
         self.nodes.push(node);
     }
 
-    fn write(&self, request: &Bytes, out: &mut Writer) {
+    fn write(&self, request: &Bytes, out: &mut Gather) {
         if self.number != 0 {
-            wire::put_tag(&mut out.pending, self.number, LEN);
-            wire::put_varint(&mut out.pending, self.content_bytes());
+            out.open_sized(self.number, self.content_bytes());
         }
-        out.put(&self.header);
+        out.put_bytes(&self.header);
         for node in &self.nodes {
             match node {
-                Node::Run(range) => out.put(&request.slice(range.clone())),
+                Node::Run(range) => out.put(request, range.clone()),
                 Node::Frame(frame) => frame.write(request, out),
             }
         }
@@ -153,42 +152,9 @@ impl Piece {
         while sealed.open.len() > 1 {
             sealed.close();
         }
-        let mut out = Writer::default();
+        let mut out = Gather::default();
         sealed.open.first()?.write(request, &mut out);
         let counts = Counts { items: sealed.items, profiles: 0 };
-        Some(out.finish(signal, counts))
+        Some(Chain { signal, counts, bytes: out.bytes(), parts: out.finish() })
     }
 }
-
-/// Gathers small bytes and passes large runs on as they are.
-#[derive(Default)]
-struct Writer {
-    parts: Vec<Bytes>,
-    pending: Vec<u8>,
-}
-
-impl Writer {
-    fn put(&mut self, bytes: &Bytes) {
-        if bytes.len() < SHARED_BYTES_MIN {
-            self.pending.extend_from_slice(bytes);
-            return;
-        }
-        self.flush();
-        self.parts.push(bytes.clone());
-    }
-
-    fn flush(&mut self) {
-        if !self.pending.is_empty() {
-            self.parts.push(std::mem::take(&mut self.pending).into());
-        }
-    }
-
-    fn finish(mut self, signal: Signal, counts: Counts) -> Chain {
-        self.flush();
-        let bytes = self.parts.iter().map(|part| part.len() as u64).sum();
-        Chain { signal, counts, bytes, parts: self.parts }
-    }
-}
-
-/// Below this a copy costs less than one more part in a vectored write.
-const SHARED_BYTES_MIN: usize = 512;

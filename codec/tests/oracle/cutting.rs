@@ -2,12 +2,18 @@
 
 use fastrand::Rng;
 use forebay_codec::check::check;
+use forebay_codec::schema;
 use forebay_codec::signal::{Counts, Signal};
 use forebay_codec::splice::Chain;
 use forebay_codec::split::split;
 
 use crate::decoded::Decoded;
 use crate::verdict::case;
+use crate::{generate, mangle};
+
+mod keys;
+mod merging;
+mod sharding;
 
 #[test]
 fn pieces_hold_all_items_in_order_and_keep_to_the_limits() {
@@ -57,6 +63,25 @@ fn pieces_put_together_again_are_a_request_with_the_same_items() {
         let joined = honest(&chain, &format!("seed {seed}"));
         assert_eq!(joined.items(), whole.items(), "seed {seed}");
     }
+}
+
+/// A batch of a few requests of one signal, in any legal form and in any number of parts.
+fn batch(seed: u64) -> Vec<Chain> {
+    let mut random = Rng::with_seed(seed);
+    let signal = Signal::ALL[random.usize(0..Signal::ALL.len())];
+    let one = |_| {
+        let request = generate::request(signal, &mut random).to_proto();
+        let bytes = match random.bool() {
+            true => request,
+            false => mangle::legal_form(schema::request(signal), &request, &mut random),
+        };
+        let pieces_of = if random.bool() { 2 } else { 0 };
+        let mut chain = Chain::new(signal);
+        let pieces = split(check(signal, bytes.into()).expect("prost wrote it"), pieces_of, 0);
+        pieces.into_iter().for_each(|piece| chain.append(piece));
+        chain
+    };
+    (0..1 + seed as usize % 5).map(one).collect()
 }
 
 /// Decodes a chain, and holds it to what it says of itself.

@@ -9,3 +9,4 @@ mod generate;
 mod json;
 mod mangle;
 mod verdict;
+mod viewing;
