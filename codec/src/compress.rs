@@ -5,7 +5,7 @@
 //! a batch is not joined before it is compressed.
 //!
 //! Always
-//! - No output is larger than `bytes_max`, and no buffer for it more than twice that.
+//! - No output is larger than `bytes_max`, and no buffer for it more than about twice that.
 //! - What comes out of a decoder was checked by every checksum that the format carries.
 //! - Nothing that is cut off, and nothing with a stray tail, is taken for whole.
 //!

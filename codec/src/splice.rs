@@ -48,9 +48,11 @@ impl Chain {
     pub fn push(&mut self, checked: Checked) {
         let (signal, counts) = (checked.signal(), checked.counts());
         let part = checked.into_bytes();
-        let bytes = part.len() as u64;
-        let parts = if part.is_empty() { Vec::new() } else { vec![part] };
-        self.append(Chain { signal, counts, bytes, parts });
+        if part.is_empty() {
+            return;
+        }
+        self.grow(signal, counts, part.len() as u64);
+        self.parts.push(part);
     }
 
     /// Adds all of another chain behind this one.
@@ -61,11 +63,15 @@ impl Chain {
         if other.is_empty() {
             return;
         }
-        let takes = self.takes(other.signal);
-        assert!(takes, "{} do not go into this chain of {}", other.signal, self.signal);
-        self.counts += other.counts;
-        self.bytes += other.bytes;
+        self.grow(other.signal, other.counts, other.bytes);
         self.parts.append(&mut other.parts);
+    }
+
+    fn grow(&mut self, signal: Signal, counts: Counts, bytes: u64) {
+        let takes = self.takes(signal);
+        assert!(takes, "{signal} do not go into this chain of {}", self.signal);
+        self.counts += counts;
+        self.bytes += bytes;
     }
 
     /// Whether it is the request of zero bytes.

@@ -1,12 +1,15 @@
-//! Decoding: each format's whole stream into one `Vec`, bounded while it grows.
+//! Decoding: each format's whole stream into one `Vec`, bounded while it is made.
 //!
-//! The first buffer is as large as the stream says its content is, or four times the input, and
-//! never above the limit; it then doubles. A length from the wire is a hint, never a promise.
+//! A stream that says how large its content is gets an output of just that size. For one that does
+//! not, the size is guessed from how much the streams before it grew, and a guess that is too low
+//! is doubled. What a stream says is a hint, never a promise: it gets no more memory than the bytes
+//! that really came could fill, as a rule, and never more than the limit.
 
 use std::io::{self, Read};
 
-use libdeflater::{DecompressionError, crc32};
-use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
+use libdeflater::DecompressionError;
+use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
+use zstd::zstd_safe::{self, DCtx};
 
 use super::{DecompressError, Encoding};
 
@@ -15,6 +18,8 @@ pub struct Decompressor {
     deflate: libdeflater::Decompressor,
     zstd: DCtx<'static>,
     snappy: snap::raw::Decoder,
+    /// How many times larger than its input an output of unknown size is expected to be.
+    growth: usize,
 }
 
 impl Default for Decompressor {
@@ -25,10 +30,12 @@ impl Default for Decompressor {
 
 impl Decompressor {
     pub fn new() -> Self {
-        let mut zstd = DCtx::create();
-        zstd.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
-            .expect("23 lies within what every zstd allows");
-        Self { deflate: libdeflater::Decompressor::new(), zstd, snappy: snap::raw::Decoder::new() }
+        Self {
+            deflate: libdeflater::Decompressor::new(),
+            zstd: DCtx::create(),
+            snappy: snap::raw::Decoder::new(),
+            growth: GROWTH_MIN,
+        }
     }
 
     /// Decodes all of `input`: every member of a gzip stream, every frame of a zstd or lz4 one.
@@ -58,78 +65,79 @@ impl Decompressor {
         }
     }
 
-    /// libdeflate decodes one member and does not say where it ended. So it gets what can only be
-    /// one member, and its trailer must then be the end of the input; the rare rest streams.
+    /// A gzip stream ends with its length, so that libdeflate can decode it in one go. It decodes
+    /// one member and does not say where that ended, only that its length stands behind it: where
+    /// those four bytes are found first at the very end, there the member ends too. All else, rare
+    /// as it is, streams.
     fn gzip(&mut self, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
-        let tail = input.get(GZIP_MAGIC.len()..).unwrap_or_default();
-        if memchr::memmem::find(tail, GZIP_MAGIC).is_some() {
+        let Some(length) = input.last_chunk() else {
+            return Err(Failure::corrupt("the stream is cut off"));
+        };
+        let declared = u32::from_le_bytes(*length) as usize;
+        if declared > input.len().saturating_mul(DEFLATE_GROWTH_MAX).min(bytes_max) {
             return gzip_members(input, bytes_max);
         }
-        // Deflate can't grow by more than 1032 times: a trailer that says so lies, and must not
-        // cost the memory that it names.
-        let most = input.len().saturating_mul(1032);
-        let declared = input.last_chunk().map_or(0, |isize| u32::from_le_bytes(*isize) as usize);
-        let declared = declared.min(most);
-        let output = whole(input.len(), declared, bytes_max, |output| {
-            self.deflate.gzip_decompress(input, output)
-        })?;
-        let mut trailer = [0; GZIP_TRAILER_BYTES];
-        trailer[..4].copy_from_slice(&crc32(&output).to_le_bytes());
-        trailer[4..].copy_from_slice(&(output.len() as u32).to_le_bytes());
-        match input.ends_with(&trailer) {
-            true => Ok(output),
-            false => Err(Failure::corrupt("bytes follow the end of the stream")),
+        let mut output = vec![0; declared + DEFLATE_OUTPUT_SLACK];
+        match self.deflate.gzip_decompress(input, &mut output) {
+            Ok(bytes) if bytes == declared && is_first_at_the_end(length, input) => {
+                output.truncate(declared);
+                Ok(output)
+            }
+            Ok(_) | Err(DecompressionError::InsufficientSpace) => gzip_members(input, bytes_max),
+            Err(DecompressionError::BadData) => {
+                Err(Failure::corrupt("the stream is damaged or cut off"))
+            }
         }
     }
 
+    /// As with gzip, but the length is not known, and a checksum stands at the end.
     fn zlib(&mut self, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
         if !has_zlib_header(input) {
-            return whole(input.len(), 0, bytes_max, |output| {
-                self.deflate.deflate_decompress(input, output)
-            });
+            return one_stream(input, bytes_max, false);
         }
-        let output =
-            whole(input.len(), 0, bytes_max, |output| self.deflate.zlib_decompress(input, output))?;
-        match input.ends_with(&libdeflater::adler32(&output).to_be_bytes()) {
+        let output = with_room(self.guess(input), bytes_max, |room| {
+            let mut output = vec![0; room];
+            match self.deflate.zlib_decompress(input, &mut output) {
+                Ok(bytes) => {
+                    output.truncate(bytes);
+                    Ok(Some(output))
+                }
+                Err(DecompressionError::InsufficientSpace) => Ok(None),
+                Err(DecompressionError::BadData) => {
+                    Err(Failure::corrupt("the stream is damaged or cut off"))
+                }
+            }
+        })?;
+        self.learn(input, &output);
+        let checksum = libdeflater::adler32(&output).to_be_bytes();
+        match input.ends_with(&checksum) && is_first_at_the_end(&checksum, input) {
             true => Ok(output),
-            false => Err(Failure::corrupt("bytes follow the end of the stream")),
+            false => one_stream(input, bytes_max, true),
         }
     }
 
+    /// Frames are decoded straight into the output, so that the window that one asks for costs
+    /// nothing.
     fn zstd(&mut self, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
-        let declared = zstd_safe::get_frame_content_size(input).ok().flatten().unwrap_or(0);
-        if declared > bytes_max as u64 {
+        let declared = zstd_safe::get_frame_content_size(input).ok().flatten();
+        if declared.is_some_and(|declared| declared > bytes_max as u64) {
             return Err(Failure::TooLarge);
         }
-        self.zstd.reset(ResetDirective::SessionOnly).map_err(zstd_failure)?;
-        let mut output = Vec::with_capacity(first_bytes(input.len(), declared as usize, bytes_max));
-        let mut source = InBuffer::around(input);
-        loop {
-            let filled = output.len();
-            if filled > bytes_max {
-                return Err(Failure::TooLarge);
+        let plausible = input.len().saturating_mul(ZSTD_GROWTH_USUAL).max(ZSTD_BLOCK_BYTES_MAX);
+        let first = match declared {
+            Some(declared) => plausible.min(declared as usize),
+            None => self.guess(input),
+        };
+        let output = with_room(first, bytes_max, |room| {
+            let mut output = Vec::with_capacity(room);
+            match self.zstd.decompress(&mut output, input) {
+                Ok(_) => Ok(Some(output)),
+                Err(ZSTD_OUTPUT_TOO_SMALL) => Ok(None),
+                Err(code) => Err(Failure::corrupt(zstd_safe::get_error_name(code))),
             }
-            if filled == output.capacity() {
-                // One byte beyond the limit tells "just fits" from "too large".
-                let wanted = (filled * 2).clamp(1024, bytes_max.saturating_add(1).max(1024));
-                output.reserve_exact(wanted - filled);
-            }
-            let taken = source.pos();
-            let mut target = OutBuffer::around_pos(&mut output, filled);
-            let missing = self.zstd.decompress_stream(&mut target, &mut source);
-            let missing = missing.map_err(zstd_failure)?;
-            if missing == 0 && source.pos() == input.len() {
-                break;
-            }
-            let stuck = source.pos() == taken && output.len() == filled;
-            if source.pos() == input.len() && output.len() < output.capacity() || stuck {
-                return Err(Failure::corrupt("the stream is cut off"));
-            }
-        }
-        match output.len() > bytes_max {
-            true => Err(Failure::TooLarge),
-            false => Ok(output),
-        }
+        })?;
+        self.learn(input, &output);
+        Ok(output)
     }
 
     fn snappy(&mut self, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
@@ -143,6 +151,17 @@ impl Decompressor {
         }
         self.snappy.decompress_vec(input).map_err(Failure::corrupt)
     }
+
+    /// Room for an output of unknown size.
+    fn guess(&self, input: &[u8]) -> usize {
+        input.len().saturating_mul(self.growth)
+    }
+
+    /// Grows with what comes, and forgets slowly: a guess too low costs a second attempt.
+    fn learn(&mut self, input: &[u8], output: &[u8]) {
+        let growth = output.len().div_ceil(input.len().max(1));
+        self.growth = growth.max(self.growth - 1).clamp(GROWTH_MIN, GROWTH_MAX);
+    }
 }
 
 fn identity(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
@@ -154,18 +173,32 @@ fn identity(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
 
 fn gzip_members(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
     let members = flate2::read::MultiGzDecoder::new(input);
-    streamed(members, first_bytes(input.len(), 0, bytes_max), bytes_max)
+    streamed(members, first_bytes(input, bytes_max), bytes_max)
+}
+
+/// A deflate stream with or without what zlib puts around it, and nothing behind it.
+fn one_stream(input: &[u8], bytes_max: usize, is_zlib: bool) -> Result<Vec<u8>, Failure> {
+    let mut rest = input;
+    let first = first_bytes(input, bytes_max);
+    let output = match is_zlib {
+        true => streamed(flate2::bufread::ZlibDecoder::new(&mut rest), first, bytes_max),
+        false => streamed(flate2::bufread::DeflateDecoder::new(&mut rest), first, bytes_max),
+    }?;
+    match rest.is_empty() {
+        true => Ok(output),
+        false => Err(Failure::corrupt("bytes follow the end of the stream")),
+    }
 }
 
 fn snappy_framed(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
     let frames = snap::read::FrameDecoder::new(input);
-    streamed(frames, first_bytes(input.len(), 0, bytes_max), bytes_max)
+    streamed(frames, first_bytes(input, bytes_max), bytes_max)
 }
 
 /// The frames are walked before they are decoded: the decoder itself takes a stream that is cut
 /// off between two blocks for whole.
 fn lz4(mut input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
-    let mut output = Vec::with_capacity(first_bytes(input.len(), 0, bytes_max));
+    let mut output = Vec::with_capacity(first_bytes(input, bytes_max));
     for _ in 0..LZ4_FRAMES_MAX {
         let frame = lz4_frame(input).ok_or_else(|| Failure::corrupt("a frame is cut off"))?;
         let (now, later) = input.split_at(frame.bytes);
@@ -224,32 +257,26 @@ fn lz4_frame(input: &[u8]) -> Option<Lz4Frame> {
     }
 }
 
-/// Runs a decoder that needs its whole output at once, with ever larger outputs.
-fn whole(
-    input_bytes: usize,
-    declared: usize,
+/// Decodes into ever more room, until the output fits or must not be larger.
+/// `decode` gives `None` for "too little room".
+fn with_room(
+    first: usize,
     bytes_max: usize,
-    mut decode: impl FnMut(&mut [u8]) -> Result<usize, DecompressionError>,
+    mut decode: impl FnMut(usize) -> Result<Option<Vec<u8>>, Failure>,
 ) -> Result<Vec<u8>, Failure> {
-    let mut output_bytes = first_bytes(input_bytes, declared, bytes_max);
+    let mut room = first.min(bytes_max);
     loop {
-        let mut output = vec![0; output_bytes];
-        match decode(&mut output) {
-            Ok(bytes) => {
-                output.truncate(bytes);
-                return Ok(output);
-            }
-            Err(DecompressionError::InsufficientSpace) if output_bytes == bytes_max => {
-                return Err(Failure::TooLarge);
-            }
-            Err(DecompressionError::InsufficientSpace) => {
-                output_bytes = output_bytes.saturating_mul(2).clamp(1, bytes_max);
-            }
-            Err(DecompressionError::BadData) => {
-                return Err(Failure::corrupt("the stream is damaged or cut off"));
-            }
+        match decode(room)? {
+            Some(output) => return Ok(output),
+            None if room == bytes_max => return Err(Failure::TooLarge),
+            None => room = room.saturating_mul(2).max(1).min(bytes_max),
         }
     }
+}
+
+/// Whether the four bytes that `input` ends with stand nowhere else in it.
+fn is_first_at_the_end(end: &[u8; 4], input: &[u8]) -> bool {
+    memchr::memmem::find(&input[..input.len() - 1], end).is_none()
 }
 
 fn streamed(source: impl Read, first_bytes: usize, bytes_max: usize) -> Result<Vec<u8>, Failure> {
@@ -262,8 +289,8 @@ fn streamed(source: impl Read, first_bytes: usize, bytes_max: usize) -> Result<V
     }
 }
 
-fn first_bytes(input_bytes: usize, declared: usize, bytes_max: usize) -> usize {
-    declared.max(input_bytes.saturating_mul(4)).min(bytes_max)
+fn first_bytes(input: &[u8], bytes_max: usize) -> usize {
+    input.len().saturating_mul(GROWTH_MIN).min(bytes_max)
 }
 
 /// RFC 1950: method 8, and the first two bytes are a multiple of 31.
@@ -278,10 +305,6 @@ fn without_slack(mut output: Vec<u8>) -> Vec<u8> {
         output.shrink_to_fit();
     }
     output
-}
-
-fn zstd_failure(code: usize) -> Failure {
-    Failure::corrupt(zstd_safe::get_error_name(code))
 }
 
 enum Failure {
@@ -302,13 +325,19 @@ impl Failure {
     }
 }
 
-const GZIP_MAGIC: &[u8] = b"\x1f\x8b\x08";
-/// CRC-32 and length of the content, RFC 1952.
-const GZIP_TRAILER_BYTES: usize = 8;
+/// libdeflate writes ahead while it has this much room, and goes byte by byte when it has less.
+const DEFLATE_OUTPUT_SLACK: usize = 320;
+/// How much deflate can grow at most: 258 bytes from two bits.
+const DEFLATE_GROWTH_MAX: usize = 1032;
 const SNAPPY_MAGIC: &[u8] = b"\xff\x06\x00\x00sNaPpY";
 const LZ4_MAGIC: u32 = 0x184d_2204;
 const LZ4_SKIPPABLE_MAGIC: u32 = 0x184d_2a50;
 /// Each frame costs a decoder with buffers of its own; nobody sends a request in this many.
 const LZ4_FRAMES_MAX: usize = 1024;
-/// 8 MiB, the window that RFC 8878 asks every decoder to allow.
-const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Frames that say they grow more are first taken for liars, and cost another attempt if not.
+const ZSTD_GROWTH_USUAL: usize = 64;
+const ZSTD_BLOCK_BYTES_MAX: usize = 128 << 10;
+const ZSTD_OUTPUT_TOO_SMALL: usize =
+    (ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall as usize).wrapping_neg();
+const GROWTH_MIN: usize = 4;
+const GROWTH_MAX: usize = 16;

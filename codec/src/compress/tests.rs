@@ -214,13 +214,88 @@ fn the_name_deflate_takes_zlib_and_raw_deflate() {
 }
 
 #[test]
-fn a_zstd_window_above_eight_mib_is_refused() {
+fn a_zstd_window_larger_than_the_limit_costs_nothing_and_passes() {
+    let content = sample(10, MIB);
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-    encoder.window_log(24).unwrap();
-    encoder.write_all(&sample(10, MIB)).unwrap();
+    encoder.window_log(27).unwrap();
+    encoder.write_all(&content).unwrap();
     let input = encoder.finish().unwrap();
-    let refused = Decompressor::new().decompress(Encoding::Zstd, &input, 64 * MIB);
-    assert!(matches!(refused, Err(DecompressError::Corrupt { .. })), "{refused:?}");
+    let output = Decompressor::new().decompress(Encoding::Zstd, &input, MIB);
+    assert_eq!(output, Ok(content));
+}
+
+#[test]
+fn the_end_of_a_stream_is_found_where_its_last_bytes_stand_elsewhere_too() {
+    let mut decompressor = Decompressor::new();
+    for encoding in [Encoding::Gzip, Encoding::Zlib] {
+        // Without compression, what the content repeats is in the stream as it is.
+        let plain = Compressor::new().compress(encoding, Some(0), &[Bytes::from_static(b"abcd")]);
+        let plain = plain.unwrap();
+        let end = &plain[plain.len() - 4..];
+        for content in [vec![], vec![0; 8], vec![4, 0, 0, 0], end.to_vec()] {
+            let chain = [Bytes::from(content.clone())];
+            let mut input = Compressor::new().compress(encoding, Some(0), &chain).unwrap();
+            let output = decompressor.decompress(encoding, &input, MIB);
+            assert_eq!(output.as_ref(), Ok(&content), "{encoding}");
+            // A tail that looks like the end: the same checksum and length once more.
+            let tail = input[input.len() - 8..].to_vec();
+            for tail in [&tail[..], &tail[4..]] {
+                input.extend_from_slice(tail);
+                let refused = decompressor.decompress(encoding, &input, MIB);
+                let corrupt = matches!(refused, Err(DecompressError::Corrupt { .. }));
+                assert!(corrupt, "{encoding}: {refused:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_grows_a_thousandfold_comes_back_in_every_encoding_and_so_does_what_follows() {
+    let (zeros, small) = (vec![0; 3 * MIB], sample(12, 3_000));
+    let mut decompressor = Decompressor::new();
+    for encoding in COMPRESSED {
+        for content in [&zeros, &small, &zeros] {
+            let input = compressed(encoding, content);
+            let output = decompressor.decompress(encoding, &input, 3 * MIB);
+            assert!(output.as_ref() == Ok(content), "{encoding} of {} bytes", content.len());
+        }
+    }
+}
+
+#[test]
+fn members_of_equal_length_are_all_read() {
+    let mut decompressor = Decompressor::new();
+    let two = [compressed(Encoding::Gzip, b"one"), compressed(Encoding::Gzip, b"two")].concat();
+    let output = decompressor.decompress(Encoding::Gzip, &two, 100);
+    assert_eq!(output, Ok(b"onetwo".to_vec()));
+}
+
+#[test]
+fn a_length_that_lies_gets_no_memory_for_it() {
+    let gzip_of_nothing = compressed(Encoding::Gzip, b"");
+    let mut gzip = gzip_of_nothing.clone();
+    gzip.truncate(gzip_of_nothing.len() - 4);
+    gzip.extend_from_slice(&(1u32 << 30).to_le_bytes());
+    // A frame header that promises 1 GiB, and an empty last block.
+    let zstd = b"\x28\xb5\x2f\xfd\xa0\x00\x00\x00\x40\x01\x00\x00";
+    for (encoding, input) in [(Encoding::Gzip, &gzip[..]), (Encoding::Zstd, zstd)] {
+        let refused = Decompressor::new().decompress(encoding, input, 2 << 30);
+        let corrupt = matches!(refused, Err(DecompressError::Corrupt { .. }));
+        assert!(corrupt, "{encoding}: {refused:?}");
+    }
+}
+
+#[test]
+fn raw_deflate_that_is_cut_off_or_has_a_tail_is_corrupt() {
+    let mut decompressor = Decompressor::new();
+    let zlib = compressed(Encoding::Zlib, &sample(11, 300));
+    let raw = &zlib[2..zlib.len() - 4];
+    let with_tail = [raw, b"t"].concat();
+    for input in (0..raw.len()).map(|cut| &raw[..cut]).chain([&with_tail[..]]) {
+        let refused = decompressor.decompress(Encoding::Zlib, input, MIB);
+        let corrupt = matches!(refused, Err(DecompressError::Corrupt { .. }));
+        assert!(corrupt, "{} of {} bytes: {refused:?}", input.len(), raw.len());
+    }
 }
 
 #[test]

@@ -58,16 +58,27 @@ impl Decoded {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let items = self.items().len() as u64;
-        match self {
+        let items: usize = match self {
+            Self::Traces(request) => {
+                let scopes = request.resource_spans.iter().flat_map(|group| &group.scope_spans);
+                scopes.map(|scope| scope.spans.len()).sum()
+            }
+            Self::Logs(request) => {
+                let scopes = request.resource_logs.iter().flat_map(|group| &group.scope_logs);
+                scopes.map(|scope| scope.log_records.len()).sum()
+            }
+            Self::Metrics(request) => {
+                let scopes = request.resource_metrics.iter().flat_map(|group| &group.scope_metrics);
+                scopes.flat_map(|scope| &scope.metrics).map(points_count).sum()
+            }
             Self::Profiles(request) => {
                 let scopes = request.resource_profiles.iter().flat_map(|r| &r.scope_profiles);
                 let profiles: Vec<_> = scopes.flat_map(|s| &s.profiles).collect();
                 let samples: usize = profiles.iter().map(|profile| profile.samples.len()).sum();
-                Counts { items: samples as u64, profiles: profiles.len() as u64 }
+                return Counts { items: samples as u64, profiles: profiles.len() as u64 };
             }
-            _ => Counts { items, profiles: 0 },
-        }
+        };
+        Counts { items: items as u64, profiles: 0 }
     }
 
     /// Each item with everything that stands above it, as bytes of its own; none for profiles.
@@ -119,6 +130,17 @@ impl Decoded {
             Self::Profiles(_) => {}
         }
         items
+    }
+}
+
+fn points_count(metric: &Metric) -> usize {
+    match &metric.data {
+        None => 0,
+        Some(Data::Gauge(data)) => data.data_points.len(),
+        Some(Data::Sum(data)) => data.data_points.len(),
+        Some(Data::Histogram(data)) => data.data_points.len(),
+        Some(Data::ExponentialHistogram(data)) => data.data_points.len(),
+        Some(Data::Summary(data)) => data.data_points.len(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use fastrand::Rng;
-use forebay_codec::schema::{Kind, LEN, Message, VARINT};
+use forebay_codec::schema::{Field, I32, I64, Kind, LEN, Message, VARINT};
 use forebay_codec::wire::{self, Fields, RawField};
 
 /// The same message in another legal form: fields in any order, singular messages in two parts,
@@ -16,6 +16,156 @@ pub(crate) fn legal_form(message: &'static Message, bytes: &[u8], random: &mut R
 /// around them are right.
 pub(crate) fn illegal_form(message: &'static Message, bytes: &[u8], random: &mut Rng) -> Vec<u8> {
     form(message, bytes, random, &mut 2)
+}
+
+/// The same message with the fields of each message in the order that `key` gives to numbers;
+/// those of the same number stay in theirs.
+pub(crate) fn ordered(message: &'static Message, bytes: &[u8], key: fn(u32) -> u32) -> Vec<u8> {
+    let mut fields: Vec<RawField> = Fields::new(bytes, 0..bytes.len()).collect();
+    fields.sort_by_key(|raw| key(raw.number));
+    let mut out = Vec::with_capacity(bytes.len());
+    for raw in fields {
+        match message.field(raw.number).map(|field| field.kind) {
+            Some(Kind::Message(inner)) if raw.wire_type == LEN => {
+                wire::put_bytes(&mut out, raw.number, &ordered(inner, &bytes[raw.value], key));
+            }
+            _ => out.extend_from_slice(&bytes[raw.whole]),
+        }
+    }
+    out
+}
+
+/// The message with one thing that an attacker, or a bug, may put somewhere inside; the lengths
+/// around it are right.
+pub(crate) fn hostile_form(message: &'static Message, bytes: &[u8], random: &mut Rng) -> Vec<u8> {
+    let fields: Vec<RawField> = Fields::new(bytes, 0..bytes.len()).collect();
+    let Some(raw) = random.choice(&fields) else {
+        return unknown(random);
+    };
+    let value = &bytes[raw.value.clone()];
+    let planted = match message.field(raw.number) {
+        Some(Field { kind: Kind::Message(inner), .. })
+            if raw.wire_type == LEN && !value.is_empty() && random.u8(0..8) > 0 =>
+        {
+            with_length(raw.number, &hostile_form(inner, value, random), random)
+        }
+        known => hostile_field(known, raw, bytes, random),
+    };
+    [&bytes[..raw.whole.start], &planted, &bytes[raw.whole.end..]].concat()
+}
+
+fn hostile_field(
+    known: Option<&'static Field>,
+    raw: &RawField,
+    bytes: &[u8],
+    random: &mut Rng,
+) -> Vec<u8> {
+    let (whole, value) = (&bytes[raw.whole.clone()], &bytes[raw.value.clone()]);
+    match (random.u8(0..9), known.map(|field| field.kind)) {
+        (0..3, Some(Kind::String)) => with_length(raw.number, &ill_text(value, random), random),
+        (0..3, Some(Kind::Id(_) | Kind::ProfileId)) => {
+            with_length(raw.number, &vec![7; random.usize(0..33)], random)
+        }
+        (0..3, Some(Kind::Message(inner))) if inner.name == "AnyValue" => {
+            with_length(raw.number, &nested(random.usize(40..120)), random)
+        }
+        (3, _) => [whole, whole].concat(),
+        (4, _) => group(raw.number, whole, random),
+        (5, _) => padded(raw, value, random),
+        (6, _) => with_tag(random.u64(..) >> random.u32(20..64), raw, value),
+        (7, _) => with_length(raw.number, &value[..value.len() - value.len().min(1)], random),
+        (8, _) => [whole, &unknown(random)].concat(),
+        _ => other_wire_type(raw.number, random),
+    }
+}
+
+/// Text with a few bytes that are not, at an edge or at the border of a block.
+fn ill_text(text: &[u8], random: &mut Rng) -> Vec<u8> {
+    const ILL: [&[u8]; 8] = [
+        b"\xff",
+        b"\x80",
+        b"\xc3",
+        b"\xc0\x80",
+        b"\xed\xa0\x80",
+        b"\xf0\x9f\x98",
+        b"\xf4\x90\x80\x80",
+        b"\xe2\x82",
+    ];
+    let mut text = text.to_vec();
+    text.resize(random.usize(0..80).max(text.len()), b'a');
+    let block = random.usize(0..=text.len()) / 16 * 16;
+    let at = match random.u8(0..5) {
+        0 => 0,
+        1 => text.len(),
+        2 => block,
+        3 => block.saturating_sub(1),
+        _ => random.usize(0..=text.len()),
+    };
+    let ill = random.choice(&ILL).expect("not empty");
+    text.splice(at..at, ill.iter().copied());
+    text
+}
+
+/// An `AnyValue` of arrays inside one another.
+pub(crate) fn nested(arrays: usize) -> Vec<u8> {
+    let mut value = Vec::new();
+    for _ in 0..arrays {
+        let mut array = Vec::new();
+        wire::put_bytes(&mut array, 1, &value);
+        value.clear();
+        wire::put_bytes(&mut value, 5, &array);
+    }
+    value
+}
+
+/// A group around the field, with or without its end, inside others or not.
+fn group(number: u32, whole: &[u8], random: &mut Rng) -> Vec<u8> {
+    let mut out = Vec::new();
+    let number = if random.bool() { number } else { 99 };
+    let groups = random.usize(1..4);
+    (0..groups).for_each(|_| wire::put_tag(&mut out, number, 3));
+    out.extend_from_slice(whole);
+    (random.usize(0..3) / 2..groups).for_each(|_| wire::put_tag(&mut out, number, 4));
+    out
+}
+
+/// The field with a longer varint than its tag, length or number needs, up to one byte too long.
+fn padded(raw: &RawField, value: &[u8], random: &mut Rng) -> Vec<u8> {
+    let mut out = Vec::new();
+    let key = u64::from(raw.number) << 3 | u64::from(raw.wire_type);
+    let padded_tag = random.bool();
+    put_padded(&mut out, key, if padded_tag { random.usize(0..12) } else { 0 });
+    match raw.wire_type {
+        LEN => {
+            put_padded(&mut out, value.len() as u64, random.usize(0..12));
+            out.extend_from_slice(value);
+        }
+        VARINT => put_padded(&mut out, wire::varint_of(value), random.usize(0..12)),
+        _ => out.extend_from_slice(value),
+    }
+    out
+}
+
+/// `number` in `bytes` bytes, or as many as it needs.
+fn put_padded(out: &mut Vec<u8>, number: u64, bytes: usize) {
+    wire::put_varint(out, number);
+    let padding = bytes.saturating_sub(wire::varint_bytes(number));
+    if padding > 0 {
+        *out.last_mut().expect("a varint has a byte") |= 0x80;
+        out.resize(out.len() + padding - 1, 0x80);
+        out.push(0);
+    }
+}
+
+/// The field's value behind another tag: other numbers, other wire types, too large ones.
+fn with_tag(key: u64, raw: &RawField, value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    wire::put_varint(&mut out, key);
+    if raw.wire_type == LEN && !matches!((key & 7) as u8, I64 | I32) {
+        wire::put_varint(&mut out, value.len() as u64);
+    }
+    out.extend_from_slice(value);
+    out
 }
 
 /// `faults`: how many may still be put in.
@@ -55,7 +205,9 @@ fn field(
         damage(&mut value, random);
         return vec![with_length(raw.number, &value, random)];
     }
-    let known = message.field(raw.number).expect("prost writes no field that the table lacks");
+    let Some(known) = message.field(raw.number) else {
+        return vec![bytes[raw.whole].to_vec()];
+    };
     match known.kind {
         Kind::Message(inner) => {
             let value = form(inner, value, random, faults);

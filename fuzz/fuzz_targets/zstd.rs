@@ -1,0 +1,9 @@
+//! Any bytes as zstd: refused, or decoded within the limit.
+#![no_main]
+
+use forebay_codec::compress::Encoding;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    forebay_fuzz::decompress(Encoding::Zstd, input, forebay_fuzz::BYTES_MAX);
+});
