@@ -1,10 +1,11 @@
-//! The codec beside its library counterparts: check, splice, split, JSON, compression.
+//! The codec beside its library counterparts: check, splice, split, edit, JSON, compression.
 //!
 //! `cargo bench -p forebay-bench --bench codec` prints one line a contest: the two costs, their
 //! ratio, the bar that forebay sets itself, and what both came to.
 
 mod compression;
 mod cutting;
+mod editing;
 mod json;
 mod payloads;
 mod timing;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     session.run(checking("check 100 histograms", "point", Signal::Metrics, &metrics, bar));
     session.run(checking("check 1 span", "span", Signal::Traces, &one, Bar::Nanos(160.0)));
     cutting::contests(&mut session);
+    editing::run(&mut session, &traces);
     json::contests(&mut session, &traces, &logs, &metrics);
     compression::run(&mut session, &traces.encode_to_vec());
     session.finish()

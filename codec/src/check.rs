@@ -44,6 +44,17 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// What `edit` wrote: the ranges of a checked request around new ones that it made itself.
+    /// That each is a valid request with these counts is held by a property test against `check`.
+    pub(crate) fn rewritten(
+        signal: Signal,
+        bytes: Bytes,
+        counts: Counts,
+        warnings: Warnings,
+    ) -> Self {
+        Self { signal, bytes, counts, warnings }
+    }
+
     pub fn signal(&self) -> Signal {
         self.signal
     }

@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod compress;
+pub mod edit;
 mod gather;
 pub mod hash;
 pub mod json;

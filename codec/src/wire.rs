@@ -139,6 +139,7 @@ impl<'a> Fields<'a> {
 impl Iterator for Fields<'_> {
     type Item = RawField;
 
+    #[inline]
     fn next(&mut self) -> Option<RawField> {
         if self.at >= self.bytes.len() {
             return None;
@@ -167,6 +168,16 @@ pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
         number >>= 7;
     }
     out.push(number as u8);
+}
+
+/// Writes a number where there is room for exactly its [`varint_bytes`].
+pub(crate) fn write_varint(room: &mut [u8], mut number: u64) {
+    let last = room.len() - 1;
+    for byte in &mut room[..last] {
+        *byte = number as u8 | 0x80;
+        number >>= 7;
+    }
+    room[last] = number as u8;
 }
 
 pub fn put_tag(out: &mut Vec<u8>, number: u32, wire_type: u8) {

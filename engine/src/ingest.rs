@@ -9,6 +9,7 @@
 //! - What is refused costs no more than reading it.
 
 pub mod answers;
+pub mod process;
 pub mod route;
 
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_codec::check::Checked;
 use forebay_codec::compress::{DecompressError, Decompressor, Encoding};
+use forebay_codec::edit::TooLarge;
 use forebay_codec::json::{JsonReason, json_to_proto};
 use forebay_codec::mend::{Mended, check_or_mend};
 use forebay_codec::signal::Signal;
@@ -28,6 +30,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use self::answers::{Form, Problem, Shape};
+use self::process::{KEPT_REQUEST_BYTES, Part, Processors};
 use self::route::{Route, route};
 use crate::budget::Budget;
 use crate::config::plan::Plan;
@@ -35,8 +38,6 @@ use crate::ledger::{Ledger, RefuseReason, RequestEnd, ShardLedger, Transport};
 
 /// What an open request costs beside its body: its head and its stream.
 const OPEN_REQUEST_BYTES: usize = 1024;
-/// What a request in a batch costs beside its bytes: its place in the chain, its ticket.
-const KEPT_REQUEST_BYTES: usize = 128;
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 pub struct Ingest {
@@ -47,6 +48,7 @@ pub struct Ingest {
     decompressor: Decompressor,
     /// Pipelines by receiver and signal.
     pipelines: Vec<[Rc<[usize]>; 4]>,
+    processors: Processors,
     /// By pipeline: whether a destination's queue is full.
     pub blocked: Vec<bool>,
     pub draining: bool,
@@ -59,7 +61,7 @@ pub struct Ingest {
 
 /// A request that was read to its last byte.
 pub struct Taken {
-    /// `None`: nothing is left of it that could be sent on.
+    /// `None`: nothing in it could be sent on.
     pub items: Option<TakenItems>,
     /// What its sender must hear although it succeeded.
     pub partial: PartialSuccess,
@@ -67,10 +69,12 @@ pub struct Taken {
 
 /// Items that have a place.
 pub struct TakenItems {
-    pub checked: Checked,
+    /// How many were accepted; those that no part holds were filtered.
+    pub count: u64,
+    /// What is left of it for each pipeline, with its share of the budget. None: all of it was
+    /// filtered.
+    pub parts: Vec<Part>,
     pub route: Route,
-    /// What the budget holds for it: the length of `checked`, and a little for its place.
-    pub reserved: usize,
     /// For how long a gRPC client waits, if it said so.
     pub timeout: Option<Duration>,
 }
@@ -90,6 +94,7 @@ impl Ingest {
             budget: Budget::new(plan.engine.memory_budget_bytes),
             blocked: vec![false; plan.pipelines.len()],
             pipelines,
+            processors: Processors::new(&plan),
             decompressor: Decompressor::new(),
             draining: false,
             requests_in_flight: 0,
@@ -142,21 +147,52 @@ impl Ingest {
         row.received_items.add(items + items_refused);
         row.refused_items[RefuseReason::InvalidUtf8 as usize].add(items_refused);
         row.replaced_texts.add(texts_replaced);
-        if items > 0
-            && let Some(reason) = self.obstacle(&route)
-        {
-            self.budget.give_back(reserved);
-            self.door_row(&route).refused_items[reason as usize].add(items);
-            return Err((route, self.overloaded(route.shape(), reason)));
-        }
-        self.door_row(&route).accepted_items.add(items);
         let partial = without_invalid_utf8(items_refused);
         if items == 0 {
             self.budget.give_back(reserved);
             return Ok(Taken { items: None, partial });
         }
-        let items = TakenItems { checked, route, reserved, timeout };
-        Ok(Taken { items: Some(items), partial })
+        let refused = match self.obstacle(&route) {
+            Some(reason) => (reason, self.overloaded(route.shape(), reason)),
+            None => match self.process(&route, checked, &mut reserved) {
+                Ok(parts) => {
+                    self.door_row(&route).accepted_items.add(items);
+                    self.processors.count(self.rows());
+                    let items = TakenItems { count: items, parts, route, timeout };
+                    return Ok(Taken { items: Some(items), partial });
+                }
+                Err(problem) => (RefuseReason::Memory, problem),
+            },
+        };
+        let (reason, problem) = refused;
+        self.budget.give_back(reserved);
+        self.door_row(&route).refused_items[reason as usize].add(items);
+        Err((route, problem))
+    }
+
+    /// What the pipelines' processors leave of a request. From here on the budget holds their
+    /// bytes; those of the request itself only if a pipeline goes on with them.
+    fn process(
+        &mut self,
+        route: &Route,
+        checked: Checked,
+        reserved: &mut usize,
+    ) -> Result<Vec<Part>, Problem> {
+        let receiver = self.plan.listeners[usize::from(route.listener)].receiver;
+        let pipelines = &self.pipelines[usize::from(receiver)][route.signal.index()];
+        let bytes_max = self.budget.bytes_max().saturating_sub(KEPT_REQUEST_BYTES);
+        let too_large = || Problem::too_large(route.shape(), bytes_max);
+        let processed = self.processors.run(pipelines, &checked, bytes_max);
+        let processed = processed.map_err(|TooLarge| too_large())?;
+        drop(checked);
+        let kept = processed.reserved_bytes();
+        if kept > self.budget.bytes_max() {
+            return Err(too_large());
+        }
+        match self.reserve_exactly(kept, reserved) {
+            true => Ok(processed.into_parts()),
+            false => Err(self.overloaded(route.shape(), RefuseReason::Memory)),
+        }
     }
 
     fn read(

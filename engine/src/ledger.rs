@@ -1,7 +1,8 @@
 //! The ledger: where every item is, at every instant.
 //!
 //! `received = refused(reason) + accepted` for each receiver, transport and signal, and for each
-//! pipeline and destination `accepted = delivered + dropped(reason) + in flight`. Each shard writes
+//! pipeline and destination `accepted = filtered + delivered + dropped(reason) + in flight`, where
+//! what is filtered was dropped on purpose, by a processor of the pipeline. Each shard writes
 //! rows of its own, so that counting needs no lock; whoever reads adds them up. While items move
 //! a reader may see a row between two of its counts; at rest the sums are exact.
 //!
@@ -160,12 +161,21 @@ pub struct RouteRow {
     pub in_flight_items: Count,
 }
 
+/// One processor in one pipeline, on one shard.
+#[derive(Debug, Default)]
+pub struct ProcessorRow {
+    pub incoming_items: Count,
+    /// Dropped on purpose.
+    pub filtered_items: Count,
+}
+
 /// The rows that one shard writes.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct ShardLedger {
     doors: Vec<DoorRow>,
     routes: Vec<Vec<RouteRow>>,
+    processors: Vec<Vec<ProcessorRow>>,
     /// Requests that ended before anybody knew which signal they were for.
     pub unrouted: [Count; RequestEnd::ALL.len()],
 }
@@ -181,6 +191,13 @@ impl ShardLedger {
                 .iter()
                 .map(|pipeline| pipeline.destinations.iter().map(|_| RouteRow::default()).collect())
                 .collect(),
+            processors: plan
+                .pipelines
+                .iter()
+                .map(|pipeline| {
+                    pipeline.processors.iter().map(|_| ProcessorRow::default()).collect()
+                })
+                .collect(),
             unrouted: Default::default(),
         }
     }
@@ -194,6 +211,11 @@ impl ShardLedger {
     /// `place`: the destination's place in the pipeline.
     pub fn route(&self, pipeline: usize, place: usize) -> &RouteRow {
         &self.routes[pipeline][place]
+    }
+
+    /// `place`: the processor's place in the pipeline.
+    pub fn processor(&self, pipeline: usize, place: usize) -> &ProcessorRow {
+        &self.processors[pipeline][place]
     }
 
     pub fn routes(&self, pipeline: usize) -> &[RouteRow] {
@@ -229,14 +251,29 @@ pub struct RouteTotal {
     pub signal: Signal,
     pub destination: String,
     pub accepted_items: u64,
+    /// Dropped on purpose, by all of the pipeline's processors.
+    pub filtered_items: u64,
     pub delivered_items: u64,
     pub dropped_items: [u64; DropReason::ALL.len()],
     pub in_flight_items: u64,
 }
 
+/// The sums of one processor in one pipeline.
+#[derive(Clone, Debug)]
+pub struct ProcessorTotal {
+    pub pipeline: String,
+    pub signal: Signal,
+    pub processor: String,
+    /// Its type: `filter`, `attributes`.
+    pub kind: String,
+    pub incoming_items: u64,
+    pub filtered_items: u64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Totals {
     pub doors: Vec<DoorTotal>,
+    pub processors: Vec<ProcessorTotal>,
     pub routes: Vec<RouteTotal>,
     pub unrouted: [u64; RequestEnd::ALL.len()],
     balanced_pipelines: bool,
@@ -252,11 +289,13 @@ impl Ledger {
 
     pub fn totals(&self, plan: &Plan) -> Totals {
         let doors = self.door_totals();
-        let routes = self.route_totals(plan);
+        let processors = self.processor_totals(plan);
+        let routes = self.route_totals(plan, &processors);
         Totals {
             balanced_pipelines: self.pipelines_took_what_doors_accepted(plan, &doors, &routes),
             unrouted: sum_all(self.shards.iter().map(|shard| &shard.unrouted)),
             doors,
+            processors,
             routes,
         }
     }
@@ -287,9 +326,30 @@ impl Ledger {
         totals
     }
 
-    fn route_totals(&self, plan: &Plan) -> Vec<RouteTotal> {
+    fn processor_totals(&self, plan: &Plan) -> Vec<ProcessorTotal> {
         let mut totals = Vec::new();
         for (index, pipeline) in plan.pipelines.iter().enumerate() {
+            for (place, processor) in pipeline.processors.iter().enumerate() {
+                let rows: Vec<&ProcessorRow> =
+                    self.shards.iter().map(|shard| shard.processor(index, place)).collect();
+                totals.push(ProcessorTotal {
+                    pipeline: pipeline.name.clone(),
+                    signal: pipeline.signal,
+                    processor: processor.name.clone(),
+                    kind: processor.kind().to_owned(),
+                    incoming_items: rows.iter().map(|row| row.incoming_items.read()).sum(),
+                    filtered_items: rows.iter().map(|row| row.filtered_items.read()).sum(),
+                });
+            }
+        }
+        totals
+    }
+
+    fn route_totals(&self, plan: &Plan, processors: &[ProcessorTotal]) -> Vec<RouteTotal> {
+        let mut totals = Vec::new();
+        for (index, pipeline) in plan.pipelines.iter().enumerate() {
+            let own = processors.iter().filter(|processor| processor.pipeline == pipeline.name);
+            let filtered_items: u64 = own.map(|processor| processor.filtered_items).sum();
             for (place, destination) in pipeline.destinations.iter().enumerate() {
                 let rows: Vec<&RouteRow> =
                     self.shards.iter().map(|shard| shard.route(index, place)).collect();
@@ -298,6 +358,7 @@ impl Ledger {
                     signal: pipeline.signal,
                     destination: plan.destinations[usize::from(*destination)].name.clone(),
                     accepted_items: rows.iter().map(|row| row.accepted_items.read()).sum(),
+                    filtered_items,
                     delivered_items: rows.iter().map(|row| row.delivered_items.read()).sum(),
                     dropped_items: sum_all(rows.iter().map(|row| &row.dropped_items)),
                     in_flight_items: rows.iter().map(|row| row.in_flight_items.read()).sum(),
@@ -332,20 +393,27 @@ impl Ledger {
 }
 
 impl Totals {
-    /// Whether every item that came is refused, delivered, dropped for a reason, or in flight.
+    /// Whether every item that came is refused, filtered, delivered, dropped for a reason, or in
+    /// flight.
     pub fn is_balanced(&self) -> bool {
         let doors = self.doors.iter().all(|door| {
             door.received_items == door.accepted_items + door.refused_items.iter().sum::<u64>()
         });
         let routes = self.routes.iter().all(|route| {
             let dropped: u64 = route.dropped_items.iter().sum();
-            route.accepted_items == route.delivered_items + dropped + route.in_flight_items
+            let settled = route.filtered_items + route.delivered_items + dropped;
+            route.accepted_items == settled + route.in_flight_items
         });
         doors && routes && self.balanced_pipelines
     }
 
     pub fn in_flight_items(&self) -> u64 {
         self.routes.iter().map(|route| route.in_flight_items).sum()
+    }
+
+    /// Dropped on purpose, each item once for each pipeline that filtered it.
+    pub fn filtered_items(&self) -> u64 {
+        self.processors.iter().map(|processor| processor.filtered_items).sum()
     }
 
     pub fn dropped_items(&self) -> u64 {
@@ -364,10 +432,12 @@ impl Totals {
         );
         for route in self.routes.iter().filter(|route| route.accepted_items > 0) {
             text += &format!(
-                "  {} -> {}: accepted {} = delivered {} + dropped {} + in flight {}\n",
+                "  {} -> {}: accepted {} = filtered {} + delivered {} + dropped {} \
+                 + in flight {}\n",
                 route.pipeline,
                 route.destination,
                 route.accepted_items,
+                route.filtered_items,
                 route.delivered_items,
                 route.dropped_items.iter().sum::<u64>(),
                 route.in_flight_items,
@@ -402,9 +472,22 @@ impl Totals {
                     "pipeline": route.pipeline,
                     "exporter": route.destination,
                     "accepted_items": route.accepted_items,
+                    "filtered_items": route.filtered_items,
                     "delivered_items": route.delivered_items,
                     "dropped_items": named(&route.dropped_items, DropReason::ALL.map(DropReason::name)),
                     "in_flight_items": route.in_flight_items,
+                })
+            })
+            .collect();
+        let processors: Vec<_> = self
+            .processors
+            .iter()
+            .map(|processor| {
+                serde_json::json!({
+                    "pipeline": processor.pipeline,
+                    "processor": processor.processor,
+                    "incoming_items": processor.incoming_items,
+                    "filtered_items": processor.filtered_items,
                 })
             })
             .collect();
@@ -414,11 +497,13 @@ impl Totals {
             "received_items": sum(|door| door.received_items),
             "refused_items": sum(|door| door.refused_items.iter().sum()),
             "accepted_items": sum(|door| door.accepted_items),
+            "filtered_items": self.filtered_items(),
             "delivered_items": self.routes.iter().map(|r| r.delivered_items).sum::<u64>(),
             "dropped_items": self.dropped_items(),
             "in_flight_items": self.in_flight_items(),
             "unrouted_requests": named(&self.unrouted, RequestEnd::ALL.map(RequestEnd::name)),
             "receivers": doors,
+            "processors": processors,
             "routes": routes,
         }})
         .to_string()

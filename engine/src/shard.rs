@@ -14,7 +14,6 @@ mod stats;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -29,10 +28,11 @@ use forebay_net::wake::Wake;
 
 pub use self::stats::ShardStats;
 use crate::acks::{TicketId, Tickets, Verdict};
-use crate::batches::{Batcher, Held, Sealed, Share};
+use crate::batches::{Batcher, Held, Sealed};
 use crate::config::plan::{self, Ack, Plan};
 use crate::handoff::{Outbox, ReturnQueue};
 use crate::ingest::answers::{Problem, success};
+use crate::ingest::process::Part;
 use crate::ingest::{Ingest, Taken, TakenItems};
 use crate::ledger::{Ledger, RequestEnd};
 
@@ -254,13 +254,17 @@ impl Shard {
         }
     }
 
-    /// Puts a request into the batch of each pipeline that takes it, and answers it if nobody
-    /// has to wait for its delivery.
+    /// Puts what is left of a request into the batch of each pipeline that takes it, and answers
+    /// it if nobody has to wait for its delivery.
     fn batch(&mut self, id: RequestId, taken: TakenItems, partial: PartialSuccess, now: Nanos) {
-        let TakenItems { checked, route, reserved, timeout } = taken;
-        let pipelines = self.ingest.pipelines(&route).clone();
-        let waits = |p: &usize| self.plan.pipelines[*p].ack == Ack::Delivered;
-        let ticket = pipelines.iter().any(waits).then(|| {
+        let TakenItems { count, parts, route, timeout } = taken;
+        for pipeline in self.ingest.pipelines(&route).iter() {
+            for row in self.ledger.shards[usize::from(self.index)].routes(*pipeline) {
+                row.accepted_items.add(count);
+            }
+        }
+        let waits = |part: &Part| self.plan.pipelines[part.pipeline].ack == Ack::Delivered;
+        let ticket = parts.iter().any(waits).then(|| {
             let patience = timeout.unwrap_or(Duration::MAX).min(self.plan.engine.ack_timeout);
             let deadline = now + patience.as_nanos() as Nanos;
             self.tickets.open(id, route.pack(), deadline, Verdict::of(&partial))
@@ -268,25 +272,19 @@ impl Shard {
         if ticket.is_some() {
             self.ingest.requests_in_flight += 1;
         }
-        let items = checked.counts().items;
-        let share = match pipelines.len() {
-            1 => Share::Own(reserved),
-            _ => Share::Joint(Rc::new(reserved)),
-        };
-        for pipeline in pipelines.iter() {
-            for row in self.ledger.shards[usize::from(self.index)].routes(*pipeline) {
-                row.accepted_items.add(items);
-            }
-            let waiting = ticket.filter(|_| self.plan.pipelines[*pipeline].ack == Ack::Delivered);
+        for part in parts {
+            let waits = self.plan.pipelines[part.pipeline].ack == Ack::Delivered;
+            let waiting = ticket.filter(|_| waits);
+            let Part { pipeline, checked, share } = part;
+            let items = checked.counts().items;
             let before = self.sealed.len();
-            let batcher = &mut self.batchers[*pipeline];
-            let checked = checked.clone();
-            let parts = batcher.push(checked, share.clone(), waiting, now, &mut self.sealed);
+            let batcher = &mut self.batchers[pipeline];
+            let pieces = batcher.push(checked, share, waiting, now, &mut self.sealed);
             if let Some(ticket) = waiting {
-                self.tickets.add_parts(ticket, parts);
+                self.tickets.add_parts(ticket, pieces);
             }
-            self.count_in_flight(*pipeline, items);
-            self.seal_from(before, *pipeline);
+            self.count_in_flight(pipeline, items);
+            self.seal_from(before, pipeline);
         }
         if ticket.is_none() {
             self.ingest.count(&route, RequestEnd::Ok);

@@ -7,6 +7,7 @@ mod agreement;
 mod canonical;
 mod cutting;
 mod decoded;
+mod editing;
 mod generate;
 mod json;
 mod mangle;

@@ -9,7 +9,7 @@ use super::engine::{self, Acks};
 use super::exporters::delivery::BatchWish;
 use super::exporters::{self, Exporter, Remote};
 use super::keys::{Table, block, refused, value};
-use super::plan::{Ack, Batch, Listener, Pipeline, Plan};
+use super::plan::{self, Ack, Batch, Listener, Pipeline, Plan};
 use super::problem::{Place, Problem, Report, nearest};
 use super::processors::{self, Processor};
 use super::receivers::{self, Receiver};
@@ -21,7 +21,7 @@ pub(crate) const ROOT: Table = Table {
     path: "(the whole file)",
     keys: &[
         block("receivers", "Where telemetry comes in."),
-        block("processors", "Batching."),
+        block("processors", "What is done to items, and batching."),
         block("exporters", "Where it goes."),
         block("extensions", "Health."),
         block("service", "Which of these run, and how forebay shows itself."),
@@ -34,7 +34,13 @@ pub(crate) const PIPELINE: Table = Table {
     path: "service.pipelines.<signal>[/name]",
     keys: &[
         value("receivers", "list of names", "", "Required."),
-        value("processors", "list of names", "[]", "At most one that batches."),
+        value(
+            "processors",
+            "list of names",
+            "[]",
+            "In their order. At most one that batches; the others act before it, wherever it \
+             stands.",
+        ),
         value(
             "exporters",
             "list of names",
@@ -110,6 +116,7 @@ struct Draft {
     receivers: Vec<usize>,
     processors: Vec<usize>,
     exporters: Vec<usize>,
+    editing: Vec<plan::Processor>,
     batch: Batch,
     ack: Ack,
 }
@@ -125,6 +132,7 @@ impl Draft {
             signal: self.signal,
             receivers: self.receivers.into_iter().map(narrow).collect(),
             destinations: self.exporters.into_iter().filter_map(position).map(narrow).collect(),
+            processors: self.editing,
             batch: self.batch,
             ack: self.ack,
         }
@@ -177,6 +185,7 @@ impl Parts<'_> {
         }
         self.urls_are_there(&section, signal, &exporters);
         Some(Draft {
+            editing: self.editing(&section, signal, &processors),
             batch: self.batch(&section, &processors, &exporters),
             ack: self.ack(component, &exporters),
             name: component.id.to_owned(),
@@ -230,6 +239,33 @@ impl Parts<'_> {
                 );
             }
         }
+    }
+
+    /// What the pipeline's processors do to its items.
+    fn editing(
+        &self,
+        section: &Section<'_>,
+        signal: Signal,
+        processors: &[usize],
+    ) -> Vec<plan::Processor> {
+        let mut editing = Vec::new();
+        for processor in processors.iter().map(|index| &self.processors[*index]) {
+            let name = processor.name.clone();
+            match processor.editor(signal) {
+                Ok(editor) => {
+                    editing.extend(editor.map(|editor| plan::Processor { name, editor }));
+                }
+                Err(why) => {
+                    let what = format!("{} can't use processors.{name}", section.path);
+                    self.report.add(
+                        Problem::error(section.place_of("processors"), what)
+                            .why(why)
+                            .hint(format!("remove it from the {signal} pipeline")),
+                    );
+                }
+            }
+        }
+        editing
     }
 
     /// One batch goes to all destinations, so everybody who has a wish must wish the same.

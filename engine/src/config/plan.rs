@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use forebay_codec::edit::Editor;
 use forebay_codec::mend::InvalidUtf8;
 use forebay_codec::signal::Signal;
 use forebay_exporters::destination::Destination;
@@ -60,8 +61,26 @@ pub struct Pipeline {
     pub receivers: Vec<u16>,
     /// Indices into [`Plan::destinations`].
     pub destinations: Vec<u16>,
+    /// What is done to each request's items before they are batched, in this order.
+    pub processors: Vec<Processor>,
     pub batch: Batch,
     pub ack: Ack,
+}
+
+/// A processor that changes or drops items.
+#[derive(Clone, Debug)]
+pub struct Processor {
+    /// The component id: `filter`, `attributes/drop_pii`.
+    pub name: String,
+    /// Cloned by each receiver core, for buffers of its own.
+    pub editor: Editor,
+}
+
+impl Processor {
+    /// The component's type: `filter`, `attributes`.
+    pub fn kind(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
 }
 
 /// When a batch is sealed. `flush_timeout` and both minima are zero together: then each request

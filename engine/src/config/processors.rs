@@ -1,17 +1,32 @@
-//! `processors`: batching, in the Collector's two forms, and a memory limiter that says what
-//! limits memory here instead.
+//! `processors`: what is done to the items of a pipeline (attributes, filters, sampling), batching
+//! in the Collector's two forms, and a memory limiter that says what limits memory here instead.
 
 use std::time::Duration;
+
+use forebay_codec::edit::{Action, Condition, Editor, Op, Owner, Sampler, Sampling, Unfit};
+use forebay_codec::signal::Signal;
 
 use super::exporters::delivery::{self, BatchWish};
 use super::keys::{Table, block, ignored, refused, value};
 use super::problem::{Place, Problem, Report};
 use super::section::{Component, Section};
 
+pub(crate) mod attributes;
+pub(crate) mod filter;
+pub(crate) mod sampler;
+
 const PARTITION: &str = "batches by client metadata are not supported yet: remove it";
 const QUEUE: &str = "the destinations' `sending_queue` holds what waits";
 
-pub(crate) const KINDS: [&str; 3] = ["batch", "queue_batch", "memory_limiter"];
+pub(crate) const KINDS: [&str; 7] = [
+    "batch",
+    "queue_batch",
+    "memory_limiter",
+    "attributes",
+    "resource",
+    "filter",
+    "probabilistic_sampler",
+];
 
 pub(crate) const BATCH: Table = Table {
     path: "processors.batch[/name]",
@@ -70,6 +85,39 @@ pub(crate) struct Processor {
     pub(crate) place: Place,
     /// `None`: it has no effect on batches.
     pub(crate) batch: Option<BatchWish>,
+    /// `None`: it leaves items as they are.
+    edits: Option<Edits>,
+}
+
+/// What a processor does to items, of whatever signal.
+enum Edits {
+    Attributes(Owner, Vec<Action>),
+    Filter(Vec<(Signal, Condition)>),
+    Sampler(Sampling),
+}
+
+impl Processor {
+    /// What it does in a pipeline of this signal; `None`: nothing. An error says why it can't.
+    pub(crate) fn editor(&self, signal: Signal) -> Result<Option<Editor>, String> {
+        let ops: Vec<Op> = match &self.edits {
+            None => return Ok(None),
+            Some(Edits::Attributes(owner, actions)) => {
+                actions.iter().map(|action| Op::Attribute(*owner, action.clone())).collect()
+            }
+            Some(Edits::Filter(conditions)) => {
+                let own = conditions.iter().filter(|(of, _)| *of == signal);
+                own.map(|(_, condition)| Op::Drop(condition.clone())).collect()
+            }
+            Some(Edits::Sampler(sampling)) => {
+                let sampler = Sampler::new(signal, sampling.clone());
+                vec![Op::Sample(sampler.ok_or("only traces and logs can be sampled")?)]
+            }
+        };
+        if ops.is_empty() {
+            return Ok(None);
+        }
+        Editor::new(signal, ops).map(Some).map_err(|unfit: Unfit| unfit.to_string())
+    }
 }
 
 pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Processor> {
@@ -78,12 +126,26 @@ pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Process
         let open = |table| {
             Section::open(component.node, component.place, component.path.as_str(), table, report)
         };
-        let batch = match component.kind {
-            "batch" => Some(batch(&open(&BATCH))),
-            "queue_batch" => Some(queue_batch(&open(&QUEUE_BATCH))),
-            "memory_limiter" => {
-                memory_limiter(&open(&MEMORY_LIMITER));
-                None
+        let (mut wish, mut edits) = (None, None);
+        match component.kind {
+            "batch" => wish = Some(batch(&open(&BATCH))),
+            "queue_batch" => wish = Some(queue_batch(&open(&QUEUE_BATCH))),
+            "memory_limiter" => memory_limiter(&open(&MEMORY_LIMITER)),
+            "attributes" => {
+                let section = open(&attributes::ATTRIBUTES);
+                let actions =
+                    attributes::actions(&section, "actions", &attributes::ATTRIBUTES_ACTION);
+                edits = Some(Edits::Attributes(Owner::Item, actions));
+            }
+            "resource" => {
+                let section = open(&attributes::RESOURCE);
+                let actions =
+                    attributes::actions(&section, "attributes", &attributes::RESOURCE_ACTION);
+                edits = Some(Edits::Attributes(Owner::Resource, actions));
+            }
+            "filter" => edits = Some(Edits::Filter(filter::conditions(&open(&filter::FILTER)))),
+            "probabilistic_sampler" => {
+                edits = Some(Edits::Sampler(sampler::sampling(&open(&sampler::SAMPLER))));
             }
             _ => {
                 report.add(component.unknown("processor", &KINDS));
@@ -91,7 +153,7 @@ pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Process
             }
         };
         let (name, place) = (component.id.to_owned(), component.place.clone());
-        processors.push(Processor { name, place, batch });
+        processors.push(Processor { name, place, batch: wish, edits });
     }
     processors
 }

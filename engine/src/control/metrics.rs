@@ -11,7 +11,7 @@ use forebay_exporters::stats::Snapshot;
 use forebay_exporters::verdict::FailureKind;
 
 use super::{View, health, logs};
-use crate::ledger::{RefuseReason, RequestEnd, RouteTotal, Totals};
+use crate::ledger::{ProcessorTotal, RefuseReason, RequestEnd, RouteTotal, Totals};
 use crate::shard::ShardStats;
 
 /// Name, kind and help of a family, and where its value stands in a row.
@@ -22,6 +22,7 @@ pub fn render(view: &View) -> String {
     let mut page = Page::default();
     let totals = view.ledger.totals(&view.plan);
     doors(&mut page, &totals);
+    processors(&mut page, &totals);
     exporters(&mut page, view);
     ledger(&mut page, &totals);
     cores(&mut page, view);
@@ -119,6 +120,50 @@ fn collector_outcome(end: RequestEnd) -> &'static str {
         RequestEnd::Ok => "success",
         RequestEnd::Overloaded => "refused",
         _ => "failure",
+    }
+}
+
+/// A processor in several pipelines of a signal is one row, as in the Collector.
+fn processors(page: &mut Page, totals: &Totals) {
+    let mut rows: Vec<ProcessorTotal> = Vec::new();
+    for total in &totals.processors {
+        let is_same = |row: &&mut ProcessorTotal| {
+            row.processor == total.processor && row.signal == total.signal
+        };
+        match rows.iter_mut().find(is_same) {
+            Some(row) => {
+                row.incoming_items += total.incoming_items;
+                row.filtered_items += total.filtered_items;
+            }
+            None => rows.push(total.clone()),
+        }
+    }
+    let columns: [Column<ProcessorTotal>; 2] = [
+        ("otelcol_processor_incoming_items", "counter", "Items that came to a processor.", |row| {
+            row.incoming_items
+        }),
+        (
+            "otelcol_processor_outgoing_items",
+            "counter",
+            "Items that a processor let pass.",
+            |row| row.incoming_items - row.filtered_items,
+        ),
+    ];
+    for (name, kind, help, of) in columns {
+        page.family(name, kind, help);
+        for row in &rows {
+            let labels = [("processor", &*row.processor), ("otel_signal", row.signal.name())];
+            page.sample(name, &labels, of(row));
+        }
+    }
+    for (signal, items) in
+        [(Signal::Traces, "spans"), (Signal::Metrics, "datapoints"), (Signal::Logs, "logs")]
+    {
+        let name = format!("otelcol_processor_filter_{items}_filtered");
+        page.family(&name, "counter", "Items that a filter dropped.");
+        for row in rows.iter().filter(|row| row.kind == "filter" && row.signal == signal) {
+            page.sample(&name, &[("processor", &row.processor)], row.filtered_items);
+        }
     }
 }
 
@@ -222,6 +267,12 @@ fn ledger(page: &mut Page, totals: &Totals) {
             ("signal", door.signal.name()),
         ];
         page.sample(replaced, &labels, door.replaced_texts);
+    }
+    let filtered = "forebay_ledger_filtered_items";
+    page.family(filtered, "counter", "Accepted items that a processor dropped on purpose.");
+    for row in &totals.processors {
+        let labels = [("pipeline", &*row.pipeline), ("processor", &*row.processor)];
+        page.sample(filtered, &labels, row.filtered_items);
     }
     let columns: [Column<RouteTotal>; 3] = [
         ("forebay_ledger_accepted_items", "counter", "Items that a route took.", |r| {

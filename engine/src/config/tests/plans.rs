@@ -323,3 +323,30 @@ fn every_text_survives_printing() {
         .collect();
     assert_eq!(texts, awkward);
 }
+
+#[test]
+fn processors_of_a_pipeline_are_in_its_order_and_those_that_do_nothing_are_left_out() {
+    let yaml = "processors:\n  \
+        attributes/b: {actions: [{key: a, action: HASH}, {key: b, value: 1.5, action: upsert}]}\n  \
+        attributes/a: {actions: [{key: c, from_attribute: a, action: insert}]}\n  \
+        resource: {attributes: [{key: d, value: \"true\", action: update}]}\n  \
+        filter/x: {logs: {log_record: 'severity_number < 9'}, metric_conditions: \
+        ['metric.name == \"a\"', 'datapoint.attributes[\"b\"] != nil']}\n  \
+        probabilistic_sampler: {sampling_percentage: 12.5}\n  \
+        batch: {}\n  memory_limiter: {limit_mib: 5}\nservice:\n  pipelines:\n    \
+        traces: {processors: [memory_limiter, filter/x, attributes/b, batch, attributes/a]}\n    \
+        metrics: {receivers: [otlp], processors: [filter/x, resource], exporters: [debug]}\n    \
+        logs: {receivers: [otlp], processors: [probabilistic_sampler, filter/x], \
+        exporters: [debug]}\n    \
+        profiles: {receivers: [otlp], processors: [filter/x], exporters: [debug]}\n";
+    let plan = loaded(load_over(yaml)).plan;
+    let names = |pipeline: &str| -> Vec<String> {
+        let pipeline = plan.pipelines.iter().find(|p| p.name == pipeline).expect("configured");
+        assert!(pipeline.processors.iter().all(|p| p.editor.signal() == pipeline.signal));
+        pipeline.processors.iter().map(|processor| processor.name.clone()).collect()
+    };
+    assert_eq!(names("traces"), ["attributes/b", "attributes/a"]);
+    assert_eq!(names("metrics"), ["filter/x", "resource"]);
+    assert_eq!(names("logs"), ["probabilistic_sampler", "filter/x"]);
+    assert_eq!(names("profiles"), Vec::<String>::new());
+}

@@ -104,8 +104,8 @@ fn what_the_collector_has_and_forebay_has_not_says_what_to_do() {
     );
     refuses("exporters: {loadbalancing: {}}", &["unknown exporter type \"loadbalancing\" & fleet"]);
     refuses(
-        "processors: {filter: {}}",
-        &["unknown processor type \"filter\" & batch, queue_batch"],
+        "processors: {transform: {}}",
+        &["unknown processor type \"transform\" & batch, queue_batch"],
     );
     refuses("extensions: {zpagse: {}}", &["did you mean \"zpages\"?"]);
 }
@@ -275,5 +275,95 @@ fn batching_and_acks_must_agree_within_a_pipeline() {
     refuses(
         &pair("batch: {min_size: 10, max_size: 5}", "batch: {min_size: 10, max_size: 5}"),
         &["max_size must be 0 or at least min_size (10)", "max_size must be"],
+    );
+}
+
+/// A traces pipeline with one processor of this kind and these keys.
+fn processor(kind: &str, keys: &str) -> String {
+    format!(
+        "processors: {{{kind}: {{{keys}}}}}\n\
+         service: {{pipelines: {{traces: {{processors: [{kind}]}}}}}}"
+    )
+}
+
+#[test]
+fn actions_on_attributes_say_what_they_lack_and_what_they_can_not() {
+    let attributes = |action: &str| processor("attributes", &format!("actions: [{action}]"));
+    for (action, expected) in [
+        ("{key: a, action: insert}", "c.yaml:1:37: & actions[0].value is missing: set it, or from"),
+        ("{key: a, value: 1}", "actions[0].action is missing"),
+        ("{value: 1, action: upsert}", "actions[0].key is missing or empty"),
+        ("{key: a, action: extract}", "must be one of insert, update, upsert, delete, hash"),
+        ("{key: a, action: delete, value: 1}", "value has no meaning for delete and hash"),
+        ("{key: a, action: update, value: 1, from_attribute: b}", "and value exclude each other"),
+        ("{key: a, action: update, value: [1]}", "lists and maps are not supported"),
+        ("{key: a, action: update, from_context: b}", "from_context is not supported & value is"),
+        ("{pattern: a, key: b, action: delete}", "pattern is not supported & one by one"),
+    ] {
+        let problems = load_over(&attributes(action)).map(|_| ()).expect_err("no proper action");
+        let all = texts(&problems).join("\n");
+        assert!(expected.split(" & ").all(|part| all.contains(part)), "{action}: {all}");
+    }
+    refuses(&processor("attributes", ""), &["actions is missing or empty"]);
+    refuses(&processor("attributes", "actions: {key: a}"), &["actions must be a list of actions"]);
+    refuses(
+        &processor(
+            "attributes",
+            "actions: [{key: a, action: hash}], include: {match_type: strict}",
+        ),
+        &["processors.attributes.include is not supported & write the condition into a `filter`"],
+    );
+    refuses(&processor("resource", "attributes: [{action: delete}]"), &["attributes[0].key is"]);
+}
+
+#[test]
+fn conditions_that_forebay_can_not_read_are_refused_by_their_column() {
+    refuses(
+        &processor("filter", "traces: {span: ['name == \"a\" and duration > 5']}"),
+        &[
+            "error: c.yaml:1:39: & traces.span is no condition that forebay can read & at column 17 \
+           & \"duration\" is not supported here & leave what needs more of OTTL to a Collector",
+        ],
+    );
+    refuses(
+        &processor("filter", "traces: {spanevent: ['true']}"),
+        &["spanevent is not supported & pass with their spans"],
+    );
+    refuses(
+        &processor("filter", "metric_conditions: ['datapoint.attributes[\"a\"] = 1']"),
+        &["metric_conditions is no condition & at column 27: expected a comparison"],
+    );
+    refuses(&processor("filter", "error_mode: panic, logs: {log_record: ['true']}"), &["one of"]);
+    warns(&processor("filter", ""), &["processors.filter has no condition, and drops nothing"]);
+}
+
+#[test]
+fn samplers_need_a_percentage_and_a_signal_that_can_be_sampled() {
+    let sampler = |keys: &str| processor("probabilistic_sampler", keys);
+    refuses(&sampler(""), &["sampling_percentage is missing"]);
+    refuses(&sampler("sampling_percentage: -1"), &["must not be negative"]);
+    refuses(&sampler("sampling_percentage: 1, mode: fair"), &["must be one of hash_seed"]);
+    refuses(&sampler("sampling_percentage: 1, sampling_precision: 15"), &["from 1 to 14"]);
+    refuses(
+        &sampler("sampling_percentage: 1, attribute_source: record"),
+        &["from_attribute is missing: attribute_source is record"],
+    );
+    let of = |signal: &str, processor: &str| {
+        format!(
+            "processors: {{{processor}}}\nservice: {{pipelines: {{{signal}: {{receivers: [otlp], \
+             processors: [{}], exporters: [debug]}}}}}}",
+            processor.split(':').next().unwrap_or_default()
+        )
+    };
+    refuses(
+        &of("metrics", "probabilistic_sampler: {sampling_percentage: 5}"),
+        &[
+            "service.pipelines.metrics can't use processors.probabilistic_sampler & only traces and \
+           logs can be sampled & remove it from the metrics pipeline",
+        ],
+    );
+    refuses(
+        &of("profiles", "resource: {attributes: [{key: a, action: delete}]}"),
+        &["can't use processors.resource & their attributes lie in a shared table"],
     );
 }
