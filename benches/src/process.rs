@@ -2,7 +2,8 @@
 //!
 //! Always
 //! - What a child says on standard error is kept, and its last lines are part of any error.
-//! - A child that is dropped is killed, and so is one whose parent was killed.
+//! - A child that is dropped is killed. If we are killed ourselves, programs are killed by the kernel,
+//!   and workers end when their orders do.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
+    Pid, Signal, getppid, kill_process, kill_process_group, set_parent_process_death_signal,
 };
 
 use crate::control::{Event, Order};
@@ -93,7 +94,8 @@ impl Spawned {
         machine::find(program).map_err(|error| format!("{name} can't be started: {error}"))?;
         let called = if what.called.is_empty() { program } else { what.called };
         let mut command = Command::new(machine::this_program()?);
-        command.arg0(LEASH).args([called, program]).args(arguments);
+        let parent = std::process::id().to_string();
+        command.arg0(LEASH).args([&parent, called, program]).args(arguments);
         command.envs(what.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(file(&stdout)?).stderr(file(&stderr)?);
         let child = spawn_on(cores, command)
@@ -258,15 +260,22 @@ fn spawn_on(cores: &[usize], mut command: Command) -> std::io::Result<Child> {
 /// The first argument of this program when it only ties another to its parent's life.
 pub const LEASH: &str = "forebay-bench-leash";
 
-/// Becomes the program that the arguments say (its name, its path, its arguments), which the kernel
-/// kills when the process that started it ends, however that came about.
+/// Becomes the program that the arguments say (the id of the process that started it, its name, its
+/// path, its arguments), which the kernel kills when that process ends, however that came about.
 pub fn leash(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let (Some(called), Some(program)) = (arguments.next(), arguments.next()) else {
-        eprintln!("error: {LEASH} NAME PROGRAM [ARGUMENT ...]");
+    let (Some(parent), Some(called), Some(program)) =
+        (arguments.next(), arguments.next(), arguments.next())
+    else {
+        eprintln!("error: {LEASH} PARENT NAME PROGRAM [ARGUMENT ...]");
         return ExitCode::FAILURE;
     };
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         eprintln!("if forebay-bench is killed, {} will run on: {error}", program.display());
+    }
+    // It may have ended before the kernel was told.
+    let is_there = getppid().is_some_and(|pid| parent == pid.as_raw_nonzero().to_string().as_str());
+    if !is_there {
+        return ExitCode::FAILURE;
     }
     let error = Command::new(&program).arg0(&called).args(arguments).exec();
     eprintln!("{}: {error}", program.display());

@@ -218,7 +218,7 @@ fn children_of(parent: u32) -> Vec<u32> {
         let behind = stat.rsplit(") ").next().unwrap_or_default();
         behind.split(' ').nth(1) == Some(&parent.to_string())
     };
-    let folders = std::fs::read_dir("/proc").unwrap().flatten();
+    let folders = std::fs::read_dir("/proc").expect("Linux has it").flatten();
     let pids = folders.filter_map(|folder| folder.file_name().to_string_lossy().parse().ok());
     pids.filter(is_child).collect()
 }

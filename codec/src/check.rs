@@ -24,7 +24,7 @@ use crate::schema::{self, Field, Kind, LEN, Message, Tally};
 use crate::signal::{Counts, Signal};
 use crate::wire::{self, Malformed};
 
-use plain::Plain;
+use plain::{Bets, Plain};
 
 mod plain;
 mod shapes;
@@ -98,7 +98,7 @@ pub(crate) fn verdict(signal: Signal, bytes: &[u8]) -> Result<(Counts, Warnings)
 
 /// What a request holds if its texts may be any bytes; an error if it has another fault.
 pub(crate) fn counts_but_for_utf8(signal: Signal, bytes: &[u8]) -> Result<Counts, WireError> {
-    let mut walk = Walk::<true>::new(signal);
+    let mut walk = Walk::<true>::new(signal, bytes.len());
     walk.any_bytes_are_text = true;
     walk.request(signal, bytes).map(|()| walk.counts)
 }
@@ -200,6 +200,7 @@ struct Walk<const STRIDES: bool> {
     any_bytes_are_text: bool,
     counts: Counts,
     warnings: Warnings,
+    bets: Bets,
 }
 
 /// Below this a stride might reach deeper than messages may nest.
@@ -207,16 +208,17 @@ const STRIDE_DEPTH_MAX: usize = DEPTH_MAX - 8;
 
 impl<const STRIDES: bool> Walk<STRIDES> {
     fn verdict(signal: Signal, bytes: &[u8]) -> Result<(Counts, Warnings), WireError> {
-        let mut walk = Self::new(signal);
+        let mut walk = Self::new(signal, bytes.len());
         walk.request(signal, bytes).map(|()| (walk.counts, walk.warnings))
     }
 
-    fn new(signal: Signal) -> Self {
+    fn new(signal: Signal, request_bytes: usize) -> Self {
         Self {
             has_string_table: signal == Signal::Profiles,
             any_bytes_are_text: false,
             counts: Counts::default(),
             warnings: Warnings::default(),
+            bets: Bets::on(request_bytes),
         }
     }
 
@@ -241,7 +243,7 @@ impl<const STRIDES: bool> Walk<STRIDES> {
         let mut chosen = Chosen { number: 0, items_before: 0 };
         while at < bytes.len() {
             let plain = match STRIDES && depth <= STRIDE_DEPTH_MAX {
-                true => plain::field(message, bytes, at),
+                true => plain::field(message, bytes, at, &mut self.bets),
                 false => Plain::No,
             };
             at = match plain {

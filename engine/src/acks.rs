@@ -12,6 +12,8 @@ use forebay_codec::status::PartialSuccess;
 use forebay_exporters::batch::{DropReason, Outcome};
 use forebay_net::request::{Nanos, RequestId};
 
+/// A remark that is as long gets no longer.
+const REMARK_BYTES_MAX: usize = 512;
 /// So many deadlines of answered tickets are kept before they are cleared away.
 const DEADLINES_SPARE: usize = 64;
 
@@ -157,8 +159,13 @@ impl Verdict {
 
     fn merge(&mut self, other: &Verdict) {
         self.rejected_items += other.rejected_items;
-        if self.remark.is_none() {
-            self.remark.clone_from(&other.remark);
+        match (&mut self.remark, &other.remark) {
+            (Some(mine), Some(theirs)) if mine.len() < REMARK_BYTES_MAX && mine != theirs => {
+                *mine += "; ";
+                *mine += theirs;
+            }
+            (None, theirs) => self.remark.clone_from(theirs),
+            _ => {}
         }
         // A permanent failure is worse than one that may be tried again.
         match (&self.failure, &other.failure) {
@@ -231,6 +238,20 @@ mod tests {
         assert!(!failure.retryable, "the permanent refusal wins");
         assert_eq!(failure.message, "otlp_http: no");
         assert_eq!(tickets.count(), 0);
+    }
+
+    #[test]
+    fn what_the_door_refused_and_what_a_destination_refused_are_both_told() {
+        let partial = PartialSuccess { rejected: 3, message: "3 were not UTF-8".to_owned() };
+        let mut tickets = Tickets::default();
+        let id = tickets.open(request(1), 7, 100, Verdict::of(&partial));
+        tickets.add_parts(id, 1);
+        let mut rejected = Verdict::default();
+        rejected.add("otlp_grpc", &Outcome::Delivered { rejected_items: 5 }, 10, true);
+        let verdict = tickets.end_part(id, &rejected).expect("the last part").verdict;
+        assert_eq!(verdict.rejected_items, 8);
+        let remark = verdict.remark.expect("a remark");
+        assert_eq!(remark, "3 were not UTF-8; otlp_grpc rejected 5 items");
     }
 
     #[test]

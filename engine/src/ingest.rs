@@ -21,7 +21,7 @@ use forebay_codec::check::Checked;
 use forebay_codec::compress::{DecompressError, Decompressor, Encoding};
 use forebay_codec::edit::TooLarge;
 use forebay_codec::json::{JsonReason, json_to_proto};
-use forebay_codec::mend::{Mended, check_or_mend};
+use forebay_codec::mend::{Mended, Unmendable, check_or_mend};
 use forebay_codec::signal::Signal;
 use forebay_codec::status::PartialSuccess;
 use forebay_net::grpc;
@@ -135,7 +135,7 @@ impl Ingest {
         let timeout = request.head.headers.get(GRPC_TIMEOUT);
         let timeout = timeout.and_then(|value| grpc::timeout(value.to_str().ok()?));
         let outcome = self.read(&route, request, &mut reserved);
-        let Mended { checked, items_refused, texts_replaced } = match outcome {
+        let Mended { checked, items_refused, parts_refused, texts_replaced } = match outcome {
             Ok(mended) => mended,
             Err(problem) => {
                 self.budget.give_back(reserved);
@@ -147,7 +147,7 @@ impl Ingest {
         row.received_items.add(items + items_refused);
         row.refused_items[RefuseReason::InvalidUtf8 as usize].add(items_refused);
         row.replaced_texts.add(texts_replaced);
-        let partial = without_invalid_utf8(items_refused);
+        let partial = without_invalid_utf8(items_refused, parts_refused);
         if items == 0 {
             self.budget.give_back(reserved);
             return Ok(Taken { items: None, partial });
@@ -232,9 +232,13 @@ impl Ingest {
         };
         self.keep(body.len(), shape, reserved)?;
         let received_bytes = body.len();
-        let mended = check_or_mend(route.signal, body, self.plan.engine.invalid_utf8)
-            .map_err(|error| Problem::invalid(shape, error.to_string()))?;
-        if mended.checked.bytes().len() > received_bytes {
+        let policy = self.plan.engine.invalid_utf8;
+        let mended =
+            check_or_mend(route.signal, body, policy, bytes_max).map_err(|error| match error {
+                Unmendable::TooLarge { bytes_max } => Problem::too_large(shape, bytes_max),
+                Unmendable::Malformed(error) => Problem::invalid(shape, error.to_string()),
+            })?;
+        if mended.checked.bytes().len() != received_bytes {
             self.keep(mended.checked.bytes().len(), shape, reserved)?;
         }
         self.warn_of_strindex(&mended.checked);
@@ -451,14 +455,18 @@ fn keep_what_is_needed(head: &mut Head) -> usize {
 }
 
 /// What a sender hears whose request was taken but for items with text that is not UTF-8.
-fn without_invalid_utf8(items_refused: u64) -> PartialSuccess {
-    if items_refused == 0 {
-        return PartialSuccess::default();
-    }
-    let message = format!(
-        "{items_refused} items hold, or stand below, text that is not UTF-8: they were refused, and \
-         will be each time they are sent"
-    );
+fn without_invalid_utf8(items_refused: u64, parts_refused: u64) -> PartialSuccess {
+    let message = match (items_refused, parts_refused) {
+        (_, 0) => return PartialSuccess::default(),
+        (0, parts) => format!(
+            "{parts} groups or metrics without any item were left out: they hold text that is not \
+             UTF-8"
+        ),
+        (items, _) => format!(
+            "{items} items hold, or stand below, text that is not UTF-8: they were refused, and \
+             will be each time they are sent"
+        ),
+    };
     PartialSuccess { rejected: items_refused, message }
 }
 

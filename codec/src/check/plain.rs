@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::shapes;
 use super::text::is_text;
-use crate::schema::{Message, Step, Stride, Tally};
+use crate::schema::{Message, Shape, Step, Stride, Tally};
 
 /// What stands at an offset of a message.
 pub(super) enum Plain {
@@ -23,9 +23,52 @@ pub(super) enum Plain {
     No,
 }
 
+/// What the walk knows of the encoder, and how much more it will bet on it.
+pub(super) struct Bets {
+    is_descending: bool,
+    /// Bytes that may still be looked at in vain. Each message that turns out to have no shape is
+    /// looked at again, and so are those inside it: without an end to this, a request could be made
+    /// to cost many times its length.
+    spare_bytes: usize,
+}
+
+/// In lengths of the request.
+const SPARE_RATIO: usize = 4;
+
+impl Bets {
+    pub(super) fn on(request_bytes: usize) -> Self {
+        Self { is_descending: false, spare_bytes: request_bytes.saturating_mul(SPARE_RATIO) }
+    }
+
+    /// How many items are in a message, if it has its shape.
+    #[inline]
+    fn items_of(&mut self, shape: Shape, bytes: &[u8]) -> Option<u64> {
+        if shape == Shape::Other || self.spare_bytes < bytes.len() {
+            return None;
+        }
+        let items = match self.is_descending {
+            true => shapes::items_of::<true>(shape, bytes),
+            false => shapes::items_of::<false>(shape, bytes),
+        };
+        if items.is_some() { items } else { self.other_order(shape, bytes) }
+    }
+
+    /// The order that this message has is likely to be that of the next.
+    #[cold]
+    fn other_order(&mut self, shape: Shape, bytes: &[u8]) -> Option<u64> {
+        self.spare_bytes = self.spare_bytes.saturating_sub(2 * bytes.len());
+        let items = match self.is_descending {
+            true => shapes::items_of::<false>(shape, bytes),
+            false => shapes::items_of::<true>(shape, bytes),
+        };
+        self.is_descending ^= items.is_some();
+        items
+    }
+}
+
 /// Looks at the field at `at`, which lies inside `bytes`.
 #[inline]
-pub(super) fn field(message: &'static Message, bytes: &[u8], at: usize) -> Plain {
+pub(super) fn field(message: &'static Message, bytes: &[u8], at: usize, bets: &mut Bets) -> Plain {
     let tag = bytes[at];
     let (number, at) = match tag {
         0..0x80 => (usize::from(tag >> 3), at + 1),
@@ -50,7 +93,7 @@ pub(super) fn field(message: &'static Message, bytes: &[u8], at: usize) -> Plain
     let is_plain = match stride {
         Stride::Text => is_text(&bytes[value.clone()]),
         Stride::Id(bytes_count) => value.len() == usize::from(bytes_count),
-        Stride::Message(inner) => return self::message(number, inner, bytes, value),
+        Stride::Message(inner) => return self::message(number, inner, bytes, value, bets),
         _ => true,
     };
     if is_plain { over(value.end) } else { Plain::No }
@@ -61,8 +104,14 @@ fn over(end: usize) -> Plain {
 }
 
 #[inline]
-fn message(number: usize, inner: &'static Message, bytes: &[u8], value: Range<usize>) -> Plain {
-    match shapes::items_of(inner.shape, &bytes[value.clone()]) {
+fn message(
+    number: usize,
+    inner: &'static Message,
+    bytes: &[u8],
+    value: Range<usize>,
+    bets: &mut Bets,
+) -> Plain {
+    match bets.items_of(inner.shape, &bytes[value.clone()]) {
         Some(inside) => {
             let itself = u64::from(inner.tally == Tally::Item);
             Plain::Over { end: value.end, items: inside + itself }

@@ -1,44 +1,50 @@
-//! The messages that requests are mostly made of, each as a straight line of code: its fields once
-//! in ascending order, as nearly all SDKs write them, and once in descending order, as Collectors
-//! do. No table, no jump that a processor could guess wrong.
+//! The messages that requests are mostly made of, each as a straight line of code: its fields in
+//! ascending order, as nearly all SDKs write them, and compiled a second time in descending order,
+//! as Collectors do. No table, no jump that a processor could guess wrong.
 //!
-//! Always: a shape says yes only to a valid message, and knows how many items are in it. To all
-//! else it says nothing; then the general walk of `check` looks.
+//! Always
+//! - A shape says yes only to a valid message, and knows how many items are in it. To all else it
+//!   says nothing; then the general walk of `check` looks.
+//! - It looks at each byte a bounded number of times, whatever the message holds: all that is inside
+//!   goes in the same order, and nothing is tried twice.
 
 use super::text::{is_ascii, is_text};
 use crate::schema::{I32, I64, LEN, Shape, VARINT};
 
-/// How many items this message holds, itself not counted, if it has its shape.
+/// How many items this message holds, itself not counted, if it has its shape with its fields in
+/// this order.
 #[inline]
-pub(super) fn items_of(shape: Shape, bytes: &[u8]) -> Option<u64> {
+pub(super) fn items_of<const DESCENDING: bool>(shape: Shape, bytes: &[u8]) -> Option<u64> {
     match shape {
         Shape::Other => None,
-        Shape::KeyValue => attribute(bytes),
-        Shape::Resource => resource(bytes),
-        Shape::Scope => scope(bytes),
-        Shape::Span => span(bytes),
-        Shape::Event => event(bytes),
-        Shape::Link => link(bytes),
-        Shape::Status => status(bytes),
-        Shape::LogRecord => log_record(bytes),
-        Shape::Metric => metric(bytes),
-        Shape::NumberDataPoint => number_data_point(bytes),
-        Shape::HistogramDataPoint => histogram_data_point(bytes),
-        Shape::ExponentialHistogramDataPoint => exponential_histogram_data_point(bytes),
-        Shape::SummaryDataPoint => summary_data_point(bytes),
-        Shape::Exemplar => exemplar(bytes),
+        Shape::KeyValue => attribute::<DESCENDING>(bytes),
+        Shape::Resource => resource::<DESCENDING>(bytes),
+        Shape::Scope => scope::<DESCENDING>(bytes),
+        Shape::Span => span::<DESCENDING>(bytes),
+        Shape::Event => event::<DESCENDING>(bytes),
+        Shape::Link => link::<DESCENDING>(bytes),
+        Shape::Status => status::<DESCENDING>(bytes),
+        Shape::LogRecord => log_record::<DESCENDING>(bytes),
+        Shape::Metric => metric::<DESCENDING>(bytes),
+        Shape::NumberDataPoint => number_data_point::<DESCENDING>(bytes),
+        Shape::HistogramDataPoint => histogram_data_point::<DESCENDING>(bytes),
+        Shape::ExponentialHistogramDataPoint => {
+            exponential_histogram_data_point::<DESCENDING>(bytes)
+        }
+        Shape::SummaryDataPoint => summary_data_point::<DESCENDING>(bytes),
+        Shape::Exemplar => exemplar::<DESCENDING>(bytes),
     }
 }
 
 /// A function that says how many items a message of this shape holds.
 macro_rules! shape {
     ($name:ident: $($fields:tt)*) => {
-        fn $name(bytes: &[u8]) -> Option<u64> {
+        fn $name<const DESCENDING: bool>(bytes: &[u8]) -> Option<u64> {
             let mut rest = Rest { bytes, items: 0 };
-            ascending!(rest, $($fields)*);
-            if !rest.bytes.is_empty() {
-                rest = Rest { bytes, items: 0 };
+            if DESCENDING {
                 descending!(rest, $($fields)*);
+            } else {
+                ascending!(rest, $($fields)*);
             }
             rest.bytes.is_empty().then_some(rest.items)
         }
@@ -61,37 +67,37 @@ macro_rules! descending {
     };
 }
 
-shape!(long_attribute: text(1), each(2, any_value));
+shape!(long_attribute: text(1), each(2, any_value::<DESCENDING>));
 shape!(simple_values: each(1, simple_value));
-shape!(resource: each(1, attribute), varint(2));
-shape!(scope: text(1), text(2), each(3, attribute), varint(4));
+shape!(resource: each(1, attribute::<DESCENDING>), varint(2));
+shape!(scope: text(1), text(2), each(3, attribute::<DESCENDING>), varint(4));
 shape!(span: id(1, 16), id(2, 8), text(3), id(4, 8), text(5), varint(6), fixed64(7), fixed64(8),
-    each(9, attribute), varint(10), each(11, event), varint(12), each(13, link), varint(14),
-    each(15, status), fixed32(16));
-shape!(event: fixed64(1), text(2), each(3, attribute), varint(4));
-shape!(link: id(1, 16), id(2, 8), text(3), each(4, attribute), varint(5), fixed32(6));
+    each(9, attribute::<DESCENDING>), varint(10), each(11, event::<DESCENDING>), varint(12), each(13, link::<DESCENDING>), varint(14),
+    each(15, status::<DESCENDING>), fixed32(16));
+shape!(event: fixed64(1), text(2), each(3, attribute::<DESCENDING>), varint(4));
+shape!(link: id(1, 16), id(2, 8), text(3), each(4, attribute::<DESCENDING>), varint(5), fixed32(6));
 shape!(status: text(2), varint(3));
-shape!(log_record: fixed64(1), varint(2), text(3), each(5, any_value), each(6, attribute),
+shape!(log_record: fixed64(1), varint(2), text(3), each(5, any_value::<DESCENDING>), each(6, attribute::<DESCENDING>),
     varint(7), fixed32(8), id(9, 16), id(10, 8), fixed64(11), text(12));
-shape!(metric: text(1), text(2), text(3), only(5, numbers), only(7, numbers), only(9, histogram),
-    only(10, exponential_histogram), only(11, summary), each(12, attribute));
+shape!(metric: text(1), text(2), text(3), only(5, numbers::<DESCENDING>), only(7, numbers::<DESCENDING>), only(9, histogram::<DESCENDING>),
+    only(10, exponential_histogram::<DESCENDING>), only(11, summary::<DESCENDING>), each(12, attribute::<DESCENDING>));
 // A gauge has no more than the first of these fields.
-shape!(numbers: item(1, number_data_point), varint(2), varint(3));
-shape!(histogram: item(1, histogram_data_point), varint(2));
-shape!(exponential_histogram: item(1, exponential_histogram_data_point), varint(2));
-shape!(summary: item(1, summary_data_point));
-shape!(number_data_point: fixed64(2), fixed64(3), fixed64(4), each(5, exemplar), fixed64(6),
-    each(7, attribute), varint(8));
+shape!(numbers: item(1, number_data_point::<DESCENDING>), varint(2), varint(3));
+shape!(histogram: item(1, histogram_data_point::<DESCENDING>), varint(2));
+shape!(exponential_histogram: item(1, exponential_histogram_data_point::<DESCENDING>), varint(2));
+shape!(summary: item(1, summary_data_point::<DESCENDING>));
+shape!(number_data_point: fixed64(2), fixed64(3), fixed64(4), each(5, exemplar::<DESCENDING>), fixed64(6),
+    each(7, attribute::<DESCENDING>), varint(8));
 shape!(histogram_data_point: fixed64(2), fixed64(3), fixed64(4), fixed64(5), packed64(6),
-    packed64(7), each(8, exemplar), each(9, attribute), varint(10), fixed64(11), fixed64(12));
-shape!(exponential_histogram_data_point: each(1, attribute), fixed64(2), fixed64(3), fixed64(4),
-    fixed64(5), varint(6), fixed64(7), each(8, buckets), each(9, buckets), varint(10),
-    each(11, exemplar), fixed64(12), fixed64(13), fixed64(14));
+    packed64(7), each(8, exemplar::<DESCENDING>), each(9, attribute::<DESCENDING>), varint(10), fixed64(11), fixed64(12));
+shape!(exponential_histogram_data_point: each(1, attribute::<DESCENDING>), fixed64(2), fixed64(3), fixed64(4),
+    fixed64(5), varint(6), fixed64(7), each(8, buckets::<DESCENDING>), each(9, buckets::<DESCENDING>), varint(10),
+    each(11, exemplar::<DESCENDING>), fixed64(12), fixed64(13), fixed64(14));
 shape!(buckets: varint(1), packed_varints(2));
-shape!(summary_data_point: fixed64(2), fixed64(3), fixed64(4), fixed64(5), each(6, quantile),
-    each(7, attribute), varint(8));
+shape!(summary_data_point: fixed64(2), fixed64(3), fixed64(4), fixed64(5), each(6, quantile::<DESCENDING>),
+    each(7, attribute::<DESCENDING>), varint(8));
 shape!(quantile: fixed64(1), fixed64(2));
-shape!(exemplar: fixed64(2), fixed64(3), id(4, 8), id(5, 16), fixed64(6), each(7, attribute));
+shape!(exemplar: fixed64(2), fixed64(3), id(4, 8), id(5, 16), fixed64(6), each(7, attribute::<DESCENDING>));
 
 /// What is left of a message, and the items in what is not. Each function takes a field from the
 /// front if it is there and plain, and else leaves all as it is.
@@ -157,11 +163,13 @@ impl<'a> Rest<'a> {
 
     #[inline(always)]
     fn id(&mut self, number: u8, bytes_count: u8) {
-        if let Some([length, rest @ ..]) = self.behind_tag(number, LEN)
-            && *length == bytes_count
-            && let Some(rest) = rest.get(usize::from(bytes_count)..)
-        {
-            self.bytes = rest;
+        match self.behind_tag(number, LEN) {
+            Some([length, rest @ ..]) if *length == bytes_count => {
+                self.bytes = rest.get(usize::from(bytes_count)..).unwrap_or(self.bytes);
+            }
+            // Collectors write empty ids, too.
+            Some([0, rest @ ..]) => self.bytes = rest,
+            _ => {}
         }
     }
 
@@ -205,14 +213,14 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// One message, if no items came before it: of a `oneof`, a second member would replace them.
+    /// One message that no items came before: of a `oneof`, it would replace them.
     #[inline(always)]
     fn only(&mut self, number: u8, items_of: fn(&[u8]) -> Option<u64>) {
         if self.items == 0
             && let Some((message, rest)) = self.payload(number)
             && let Some(items) = items_of(message)
         {
-            self.items = items;
+            self.items += items;
             self.bytes = rest;
         }
     }
@@ -235,8 +243,11 @@ pub(super) fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
 
 /// A `KeyValue` of a key and a value that is no list of pairs.
 #[inline]
-fn attribute(bytes: &[u8]) -> Option<u64> {
-    if short_attribute(bytes) == Some(true) { Some(0) } else { long_attribute(bytes) }
+fn attribute<const DESCENDING: bool>(bytes: &[u8]) -> Option<u64> {
+    match short_attribute(bytes) {
+        Some(true) => Some(0),
+        _ => long_attribute::<DESCENDING>(bytes),
+    }
 }
 
 /// One of less than 128 bytes, with a simple value.
@@ -269,11 +280,11 @@ fn pair(whole: &[u8], key: &[u8], value: &[u8]) -> bool {
 }
 
 /// An `AnyValue` of a simple value, an array of such, or none.
-fn any_value(bytes: &[u8]) -> Option<u64> {
+fn any_value<const DESCENDING: bool>(bytes: &[u8]) -> Option<u64> {
     match bytes {
         [ARRAY, ..] => {
             let (array, rest) = Rest { bytes, items: 0 }.payload(5)?;
-            if rest.is_empty() { simple_values(array) } else { None }
+            if rest.is_empty() { simple_values::<DESCENDING>(array) } else { None }
         }
         _ => simple_value(bytes),
     }
@@ -286,6 +297,7 @@ fn simple_value(bytes: &[u8]) -> Option<u64> {
             let (text, rest) = Rest { bytes, items: 0 }.payload(1)?;
             rest.is_empty() && is_text(text)
         }
+        [BYTES, ..] => Rest { bytes, items: 0 }.payload(7)?.1.is_empty(),
         _ => is_scalar(bytes),
     };
     is_plain.then_some(0)
@@ -309,13 +321,17 @@ const BOOL: u8 = 2 << 3 | VARINT;
 const INT: u8 = 3 << 3 | VARINT;
 const DOUBLE: u8 = 4 << 3 | I64;
 const ARRAY: u8 = 5 << 3 | LEN;
+const BYTES: u8 = 7 << 3 | LEN;
 
-/// One varint of at most nine bytes, and nothing else.
+/// One varint, and nothing else. Of ten bytes, as negative numbers have, the last holds one bit.
 #[inline(always)]
 fn is_varint(bytes: &[u8]) -> bool {
     match bytes {
         [0..0x80] | [0x80..=0xff, 0..0x80] => true,
-        [before @ .., 0..0x80] => before.len() < 9 && before.iter().all(|byte| *byte >= 0x80),
+        [before @ .., last] if before.len() <= 9 => {
+            let last_max = if before.len() == 9 { 1 } else { 0x7f };
+            *last <= last_max && before.iter().all(|byte| *byte >= 0x80)
+        }
         _ => false,
     }
 }

@@ -65,6 +65,13 @@ fn traces(dice: &mut fastrand::Rng) -> Traces {
     Traces { resource_spans: (0..dice.usize(2..4)).map(|_| group(dice)).collect() }
 }
 
+fn fault(outcome: Result<Mended, Unmendable>) -> WireError {
+    match outcome {
+        Err(Unmendable::Malformed(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn is_marked(part: &impl std::fmt::Debug) -> bool {
     format!("{part:?}").contains("\\u{e000}")
 }
@@ -94,13 +101,13 @@ fn s12_every_policy_does_to_bytes_what_it_would_do_to_decoded_requests() {
     for seed in 0..2_000 {
         let request = traces(&mut fastrand::Rng::with_seed(seed));
         let bytes = broken(&request);
-        let with = |policy| check_or_mend(Signal::Traces, bytes.clone(), policy);
+        let with = |policy| check_or_mend(Signal::Traces, bytes.clone(), policy, usize::MAX);
         if !is_marked(&request) {
             let untouched = with(InvalidUtf8::RefuseItem).unwrap();
             assert_eq!(untouched.checked.bytes(), &bytes, "seed {seed}");
             continue;
         }
-        assert_eq!(with(InvalidUtf8::RefuseRequest).unwrap_err().reason, Reason::InvalidUtf8);
+        assert_eq!(fault(with(InvalidUtf8::RefuseRequest)).reason, Reason::InvalidUtf8);
 
         let replaced = with(InvalidUtf8::Replace).unwrap();
         let decoded = Traces::decode(replaced.checked.bytes().as_ref()).unwrap();
@@ -135,8 +142,48 @@ fn s12_a_bad_name_of_a_metric_takes_its_points_along_and_no_others() {
     let request =
         Metrics { resource_metrics: vec![ResourceMetrics { scope_metrics, ..Default::default() }] };
     let bytes = broken(&request);
-    let left = check_or_mend(Signal::Metrics, bytes, InvalidUtf8::RefuseItem).unwrap();
+    let left = check_or_mend(Signal::Metrics, bytes, InvalidUtf8::RefuseItem, usize::MAX).unwrap();
     assert_eq!((left.items_refused, left.checked.counts().items), (4, 3));
+    assert_eq!(left.parts_refused, 1);
+}
+
+#[test]
+fn what_is_left_out_without_any_item_is_told_too() {
+    // A resource group with a bad schema URL and nothing else.
+    let bytes = Bytes::from_static(&[0x0a, 0x03, 0x1a, 0x01, 0xff]);
+    let left = check_or_mend(Signal::Logs, bytes, InvalidUtf8::RefuseItem, 100).unwrap();
+    assert_eq!((left.items_refused, left.parts_refused), (0, 1));
+    assert!(left.checked.bytes().is_empty());
+}
+
+#[test]
+fn what_replacing_makes_too_large_is_refused_at_the_very_byte() {
+    // One schema URL of 100 bad bytes: 300 bytes when replaced, and 5 around them.
+    let group = [&[0x1a, 100][..], &[0xff; 100]].concat();
+    let bytes = Bytes::from([&[0x0a, 102][..], &group].concat());
+    let with =
+        |bytes_max| check_or_mend(Signal::Logs, bytes.clone(), InvalidUtf8::Replace, bytes_max);
+    let length = with(306).unwrap().checked.bytes().len();
+    assert_eq!(length, 306);
+    assert_eq!(with(305).unwrap_err(), Unmendable::TooLarge { bytes_max: 305 });
+}
+
+#[test]
+fn lengths_stay_minimal_whatever_grows_or_shrinks() {
+    for padding in 100..140 {
+        let text = [&vec![b'x'; padding][..], &[0xff; 3]].concat();
+        let mut group = Vec::new();
+        wire::put_bytes(&mut group, 3, &text);
+        let mut bytes = Vec::new();
+        wire::put_bytes(&mut bytes, 1, &group);
+        let replaced =
+            check_or_mend(Signal::Logs, bytes.into(), InvalidUtf8::Replace, usize::MAX).unwrap();
+        let text = String::from_utf8_lossy(&text);
+        let (mut group, mut expected) = (Vec::new(), Vec::new());
+        wire::put_bytes(&mut group, 3, text.as_bytes());
+        wire::put_bytes(&mut expected, 1, &group);
+        assert_eq!(replaced.checked.bytes(), &expected);
+    }
 }
 
 #[test]
@@ -144,8 +191,8 @@ fn r1_profiles_with_bad_text_are_refused_whole_or_have_it_replaced() {
     // A dictionary with a string table of two texts, the second of them bad.
     let dictionary = [0x12, 0x07, 0x2a, 0x01, b'a', 0x2a, 0x02, b'b', 0xff];
     let bytes = Bytes::copy_from_slice(&dictionary);
-    let with = |policy| check_or_mend(Signal::Profiles, bytes.clone(), policy);
-    assert_eq!(with(InvalidUtf8::RefuseItem).unwrap_err().reason, Reason::InvalidUtf8);
+    let with = |policy| check_or_mend(Signal::Profiles, bytes.clone(), policy, usize::MAX);
+    assert_eq!(fault(with(InvalidUtf8::RefuseItem)).reason, Reason::InvalidUtf8);
     assert_eq!(with(InvalidUtf8::Replace).unwrap().texts_replaced, 1);
 }
 
@@ -154,7 +201,7 @@ fn another_fault_behind_bad_text_is_told_and_nothing_is_mended() {
     // A group with a bad schema URL, and then a group that ends too early.
     let bytes = Bytes::from_static(&[0x0a, 0x03, 0x1a, 0x01, 0xff, 0x0a, 0x05, 0x00]);
     for policy in [InvalidUtf8::RefuseItem, InvalidUtf8::Replace] {
-        let error = check_or_mend(Signal::Logs, bytes.clone(), policy).unwrap_err();
+        let error = fault(check_or_mend(Signal::Logs, bytes.clone(), policy, usize::MAX));
         assert_eq!((error.offset, error.reason), (6, Reason::LengthOverflow));
     }
 }
