@@ -22,6 +22,8 @@ fn main() -> std::io::Result<()> {
         }
         // Two items at most in a piece, 300 bytes at most.
         write("split", &name, &[&[2, 44, 1], &seed[..]].concat())?;
+        // All edits but the drop.
+        write("edit", &name, &[&[31], &seed[..]].concat())?;
         // By trace id, to three shards.
         write("split_by", &name, &[&[0, 3], &seed[..]].concat())?;
         let (signal, request) = forebay_fuzz::request(&seed).expect("a seed has a first byte");

@@ -10,7 +10,8 @@ fuzz_target!(|input: &[u8]| {
     let Some((signal, bytes)) = forebay_fuzz::request(input) else { return };
     let bytes = Bytes::copy_from_slice(bytes);
     let verdict = check(signal, bytes.clone());
-    let Ok(replaced) = check_or_mend(signal, bytes.clone(), InvalidUtf8::Replace, usize::MAX) else {
+    let Ok(replaced) = check_or_mend(signal, bytes.clone(), InvalidUtf8::Replace, usize::MAX)
+    else {
         assert!(verdict.is_err(), "valid as it was");
         return;
     };
