@@ -2,8 +2,8 @@
 //!
 //! Always
 //! - What a child says on standard error is kept, and its last lines are part of any error.
-//! - A child that is dropped is killed. If we are killed ourselves, programs are killed by the kernel,
-//!   and workers end when their orders do.
+//! - A child that is dropped is killed. If we are killed ourselves, programs are killed by the
+//!   kernel, and workers end when their orders do.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};

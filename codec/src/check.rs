@@ -3,9 +3,9 @@
 //!
 //! `engine` calls [`check`] once per request, before anything is kept. Only what passed may share a
 //! batch with other clients' requests: a strict backend refuses a whole batch for one bad byte.
-//! Messages that lie as SDKs and Collectors lay them are passed in straight lines of code (`shapes`,
-//! `plain`), some ten times faster than prost decodes them; all else goes through a general walk
-//! driven by `schema`, field by field. Nothing is allocated but for an error.
+//! Messages that lie as SDKs and Collectors lay them are passed in straight lines of code
+//! (`shapes`, `plain`), some ten times faster than prost decodes them; all else goes through a
+//! general walk driven by `schema`, field by field. Nothing is allocated but for an error.
 //!
 //! Always
 //! - What passes, prost decodes, and the counts are those of the decoded message.

@@ -46,8 +46,8 @@ pub fn json_to_proto(signal: Signal, json: &[u8], bytes_max: usize) -> Result<Ve
     read::request(signal, json, bytes_max).map_err(|fault| JsonError::told(*fault, json))
 }
 
-/// Appends the request as one JSON object on one line, without a line feed. Keys have the order that
-/// the fields have in the request.
+/// Appends the request as one JSON object on one line, without a line feed. Keys have the order
+/// that the fields have in the request.
 ///
 /// Unknown fields have no JSON form and are left out; so are string table indices outside profiles
 /// (OTLP 1.11: treated as absent). Fails, with `out` as it was, if the bytes do not pass `check`.

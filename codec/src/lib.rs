@@ -4,8 +4,8 @@
 //!
 //! Always
 //! - No input can panic it or make it recurse deeper than [`check::DEPTH_MAX`].
-//! - What came in is what goes out: unknown fields survive, and bytes are cut, not decoded and encoded
-//!   again. Only `edit` and `mend` write: what they change, and the lengths around it.
+//! - What came in is what goes out: unknown fields survive, and bytes are cut, not decoded and
+//!   written anew. Only `edit` and `mend` write: what they change, and the lengths around it.
 
 pub mod check;
 pub mod compress;

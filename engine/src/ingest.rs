@@ -25,8 +25,8 @@ use forebay_codec::mend::{Mended, Unmendable, check_or_mend};
 use forebay_codec::signal::Signal;
 use forebay_codec::status::PartialSuccess;
 use forebay_net::grpc;
-use forebay_net::request::{Admitted, Answer, Door, Head, Protocol, Refusal, Request};
-use http::header::CONTENT_TYPE;
+use forebay_net::request::{Admitted, Answer, Door, Head, Protocol, Refusal, Request, Trouble};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use self::answers::{Form, Problem, Shape};
@@ -38,6 +38,7 @@ use crate::ledger::{Ledger, RefuseReason, RequestEnd, ShardLedger, Transport};
 
 /// What an open request costs beside its body: its head and its stream.
 const OPEN_REQUEST_BYTES: usize = 1024;
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 pub struct Ingest {
@@ -435,6 +436,14 @@ impl Door for Ingest {
 
     fn abandoned(&mut self, _: Protocol) {
         self.rows().unrouted[RequestEnd::Abandoned as usize].add(1);
+    }
+
+    fn reads(&self, name: &HeaderName) -> bool {
+        [CONTENT_TYPE, CONTENT_ENCODING, GRPC_ENCODING, GRPC_TIMEOUT].contains(name)
+    }
+
+    fn trouble(&mut self, trouble: Trouble) {
+        self.rows().troubles[trouble as usize].add(1);
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay_codec::signal::Signal;
 use forebay_exporters::batch::DropReason;
+use forebay_net::request::Trouble;
 
 use crate::config::plan::Plan;
 
@@ -178,6 +179,8 @@ pub struct ShardLedger {
     processors: Vec<Vec<ProcessorRow>>,
     /// Requests that ended before anybody knew which signal they were for.
     pub unrouted: [Count; RequestEnd::ALL.len()],
+    /// What HTTP/2 clients did that cost them a stream or their connection.
+    pub troubles: [Count; Trouble::ALL.len()],
 }
 
 impl ShardLedger {
@@ -199,6 +202,7 @@ impl ShardLedger {
                 })
                 .collect(),
             unrouted: Default::default(),
+            troubles: Default::default(),
         }
     }
 
@@ -276,6 +280,7 @@ pub struct Totals {
     pub processors: Vec<ProcessorTotal>,
     pub routes: Vec<RouteTotal>,
     pub unrouted: [u64; RequestEnd::ALL.len()],
+    pub troubles: [u64; Trouble::ALL.len()],
     balanced_pipelines: bool,
 }
 
@@ -294,6 +299,7 @@ impl Ledger {
         Totals {
             balanced_pipelines: self.pipelines_took_what_doors_accepted(plan, &doors, &routes),
             unrouted: sum_all(self.shards.iter().map(|shard| &shard.unrouted)),
+            troubles: sum_all(self.shards.iter().map(|shard| &shard.troubles)),
             doors,
             processors,
             routes,

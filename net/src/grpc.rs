@@ -76,6 +76,10 @@ pub fn unframe(body: &Bytes) -> Result<(bool, Bytes), FrameError> {
 
 /// Puts the prefix before a message that is not compressed.
 pub fn frame(message: &[u8]) -> Bytes {
+    if message.is_empty() {
+        // As most answers are.
+        return Bytes::from_static(&[0; PREFIX_BYTES]);
+    }
     let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     framed.put_u8(0);
     framed.put_u32(message.len() as u32);

@@ -103,6 +103,69 @@ pub trait Door {
     fn malformed(&mut self, status: StatusCode, reason: &'static str) -> Answer;
     /// A client left in the middle of a request: `protocol` lost it before it was complete.
     fn abandoned(&mut self, protocol: Protocol);
+    /// Whether anybody reads this header's value; what nobody reads a protocol may leave out of
+    /// the head. The answer is the same for as long as the door lasts: a protocol may remember it.
+    fn reads(&self, _: &HeaderName) -> bool {
+        true
+    }
+    /// A peer's behaviour cost it a stream or its connection. To be counted.
+    fn trouble(&mut self, _: Trouble) {}
+}
+
+/// What peers do that costs work and brings no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// A connection ended: more requests reset than answered.
+    Resets,
+    /// A connection ended: too many streams had to be reset for the peer's errors.
+    Errors,
+    /// A connection ended: too many frames that say nothing about a request.
+    Control,
+    /// A connection ended: bodies in too many tiny or empty pieces.
+    Crumbs,
+    /// A connection ended: a header block in too many pieces, or too long by far.
+    HeaderBlock,
+    /// A connection ended: the peer broke the protocol.
+    Protocol,
+    /// A connection ended: the peer did not send the rest of a frame or of a header block.
+    Stalled,
+    /// A request was malformed, and its stream reset.
+    Malformed,
+    /// A stream was refused: too many at once.
+    Streams,
+    /// A stream ended: the peer gave no room for its answer for too long.
+    Window,
+}
+
+impl Trouble {
+    pub const ALL: [Trouble; 10] = [
+        Trouble::Resets,
+        Trouble::Errors,
+        Trouble::Control,
+        Trouble::Crumbs,
+        Trouble::HeaderBlock,
+        Trouble::Protocol,
+        Trouble::Stalled,
+        Trouble::Malformed,
+        Trouble::Streams,
+        Trouble::Window,
+    ];
+
+    /// As a metric's attribute says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Trouble::Resets => "resets",
+            Trouble::Errors => "errors",
+            Trouble::Control => "control",
+            Trouble::Crumbs => "crumbs",
+            Trouble::HeaderBlock => "header_block",
+            Trouble::Protocol => "protocol",
+            Trouble::Stalled => "stalled",
+            Trouble::Malformed => "malformed",
+            Trouble::Streams => "streams",
+            Trouble::Window => "window",
+        }
+    }
 }
 
 /// Bounds of what a connection may ask for. All are bytes, counts or nanoseconds.
@@ -119,7 +182,7 @@ pub struct Limits {
     pub write_timeout: Nanos,
 }
 
-/// A connection's protocol: an own core can stand where the `h2` crate stands today.
+/// A connection's protocol.
 ///
 /// Bytes and `now` in, requests and bytes out. `handle_*` takes what happened, `poll_*` and
 /// `take_*` hand out what is due.

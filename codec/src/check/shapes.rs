@@ -5,8 +5,8 @@
 //! Always
 //! - A shape says yes only to a valid message, and knows how many items are in it. To all else it
 //!   says nothing; then the general walk of `check` looks.
-//! - It looks at each byte a bounded number of times, whatever the message holds: all that is inside
-//!   goes in the same order, and nothing is tried twice.
+//! - It looks at each byte a bounded number of times, whatever the message holds: all that is
+//!   inside goes in the same order, and nothing is tried twice.
 
 use super::text::{is_ascii, is_text};
 use crate::schema::{I32, I64, LEN, Shape, VARINT};
@@ -36,12 +36,12 @@ pub(super) fn items_of<const DESCENDING: bool>(shape: Shape, bytes: &[u8]) -> Op
     }
 }
 
-/// A function that says how many items a message of this shape holds.
+/// A function that says how many items a message of this shape holds. `D`: in descending order.
 macro_rules! shape {
     ($name:ident: $($fields:tt)*) => {
-        fn $name<const DESCENDING: bool>(bytes: &[u8]) -> Option<u64> {
+        fn $name<const D: bool>(bytes: &[u8]) -> Option<u64> {
             let mut rest = Rest { bytes, items: 0 };
-            if DESCENDING {
+            if D {
                 descending!(rest, $($fields)*);
             } else {
                 ascending!(rest, $($fields)*);
@@ -67,37 +67,40 @@ macro_rules! descending {
     };
 }
 
-shape!(long_attribute: text(1), each(2, any_value::<DESCENDING>));
+shape!(long_attribute: text(1), each(2, any_value::<D>));
 shape!(simple_values: each(1, simple_value));
-shape!(resource: each(1, attribute::<DESCENDING>), varint(2));
-shape!(scope: text(1), text(2), each(3, attribute::<DESCENDING>), varint(4));
+shape!(resource: each(1, attribute::<D>), varint(2));
+shape!(scope: text(1), text(2), each(3, attribute::<D>), varint(4));
 shape!(span: id(1, 16), id(2, 8), text(3), id(4, 8), text(5), varint(6), fixed64(7), fixed64(8),
-    each(9, attribute::<DESCENDING>), varint(10), each(11, event::<DESCENDING>), varint(12), each(13, link::<DESCENDING>), varint(14),
-    each(15, status::<DESCENDING>), fixed32(16));
-shape!(event: fixed64(1), text(2), each(3, attribute::<DESCENDING>), varint(4));
-shape!(link: id(1, 16), id(2, 8), text(3), each(4, attribute::<DESCENDING>), varint(5), fixed32(6));
+    each(9, attribute::<D>), varint(10), each(11, event::<D>), varint(12), each(13, link::<D>),
+    varint(14), each(15, status::<D>), fixed32(16));
+shape!(event: fixed64(1), text(2), each(3, attribute::<D>), varint(4));
+shape!(link: id(1, 16), id(2, 8), text(3), each(4, attribute::<D>), varint(5), fixed32(6));
 shape!(status: text(2), varint(3));
-shape!(log_record: fixed64(1), varint(2), text(3), each(5, any_value::<DESCENDING>), each(6, attribute::<DESCENDING>),
-    varint(7), fixed32(8), id(9, 16), id(10, 8), fixed64(11), text(12));
-shape!(metric: text(1), text(2), text(3), only(5, numbers::<DESCENDING>), only(7, numbers::<DESCENDING>), only(9, histogram::<DESCENDING>),
-    only(10, exponential_histogram::<DESCENDING>), only(11, summary::<DESCENDING>), each(12, attribute::<DESCENDING>));
+shape!(log_record: fixed64(1), varint(2), text(3), each(5, any_value::<D>),
+    each(6, attribute::<D>), varint(7), fixed32(8), id(9, 16), id(10, 8), fixed64(11), text(12));
+shape!(metric: text(1), text(2), text(3), only(5, numbers::<D>), only(7, numbers::<D>),
+    only(9, histogram::<D>), only(10, exponential_histogram::<D>), only(11, summary::<D>),
+    each(12, attribute::<D>));
 // A gauge has no more than the first of these fields.
-shape!(numbers: item(1, number_data_point::<DESCENDING>), varint(2), varint(3));
-shape!(histogram: item(1, histogram_data_point::<DESCENDING>), varint(2));
-shape!(exponential_histogram: item(1, exponential_histogram_data_point::<DESCENDING>), varint(2));
-shape!(summary: item(1, summary_data_point::<DESCENDING>));
-shape!(number_data_point: fixed64(2), fixed64(3), fixed64(4), each(5, exemplar::<DESCENDING>), fixed64(6),
-    each(7, attribute::<DESCENDING>), varint(8));
+shape!(numbers: item(1, number_data_point::<D>), varint(2), varint(3));
+shape!(histogram: item(1, histogram_data_point::<D>), varint(2));
+shape!(exponential_histogram: item(1, exponential_histogram_data_point::<D>), varint(2));
+shape!(summary: item(1, summary_data_point::<D>));
+shape!(number_data_point: fixed64(2), fixed64(3), fixed64(4), each(5, exemplar::<D>), fixed64(6),
+    each(7, attribute::<D>), varint(8));
 shape!(histogram_data_point: fixed64(2), fixed64(3), fixed64(4), fixed64(5), packed64(6),
-    packed64(7), each(8, exemplar::<DESCENDING>), each(9, attribute::<DESCENDING>), varint(10), fixed64(11), fixed64(12));
-shape!(exponential_histogram_data_point: each(1, attribute::<DESCENDING>), fixed64(2), fixed64(3), fixed64(4),
-    fixed64(5), varint(6), fixed64(7), each(8, buckets::<DESCENDING>), each(9, buckets::<DESCENDING>), varint(10),
-    each(11, exemplar::<DESCENDING>), fixed64(12), fixed64(13), fixed64(14));
+    packed64(7), each(8, exemplar::<D>), each(9, attribute::<D>), varint(10), fixed64(11),
+    fixed64(12));
+shape!(exponential_histogram_data_point: each(1, attribute::<D>), fixed64(2), fixed64(3),
+    fixed64(4), fixed64(5), varint(6), fixed64(7), each(8, buckets::<D>), each(9, buckets::<D>),
+    varint(10), each(11, exemplar::<D>), fixed64(12), fixed64(13), fixed64(14));
 shape!(buckets: varint(1), packed_varints(2));
-shape!(summary_data_point: fixed64(2), fixed64(3), fixed64(4), fixed64(5), each(6, quantile::<DESCENDING>),
-    each(7, attribute::<DESCENDING>), varint(8));
+shape!(summary_data_point: fixed64(2), fixed64(3), fixed64(4), fixed64(5), each(6, quantile::<D>),
+    each(7, attribute::<D>), varint(8));
 shape!(quantile: fixed64(1), fixed64(2));
-shape!(exemplar: fixed64(2), fixed64(3), id(4, 8), id(5, 16), fixed64(6), each(7, attribute::<DESCENDING>));
+shape!(exemplar: fixed64(2), fixed64(3), id(4, 8), id(5, 16), fixed64(6),
+    each(7, attribute::<D>));
 
 /// What is left of a message, and the items in what is not. Each function takes a field from the
 /// front if it is there and plain, and else leaves all as it is.

@@ -9,6 +9,7 @@ use forebay_codec::signal::Signal;
 use forebay_exporters::batch::DropReason;
 use forebay_exporters::stats::Snapshot;
 use forebay_exporters::verdict::FailureKind;
+use forebay_net::request::Trouble;
 
 use super::{View, health, logs};
 use crate::ledger::{ProcessorTotal, RefuseReason, RequestEnd, RouteTotal, Totals};
@@ -92,6 +93,11 @@ fn requests(page: &mut Page, totals: &Totals) {
     page.family(name, "counter", "Requests that ended before their signal was known.");
     for (end, count) in RequestEnd::ALL.iter().zip(totals.unrouted) {
         page.sample(name, &[("outcome", end.name())], count);
+    }
+    let name = "forebay_http2_troubles";
+    page.family(name, "counter", "What HTTP/2 clients did that cost them a stream or connection.");
+    for (trouble, count) in Trouble::ALL.iter().zip(totals.troubles) {
+        page.sample(name, &[("kind", trouble.name())], count);
     }
 }
 

@@ -283,7 +283,10 @@ impl Uring {
 
     /// Says to the peer that no more will come, and goes on receiving.
     pub fn finish_sending(&mut self, key: Key) {
-        if let Some(fd) = self.slots.find(key).and_then(|slot| slot.fd.as_ref()) {
+        if let Some(slot) = self.slots.find(key)
+            && let Some(fd) = &slot.fd
+        {
+            slot.finished = true;
             let _ = rustix::net::shutdown(fd, Shutdown::Write);
         }
     }
@@ -296,6 +299,11 @@ impl Uring {
         if slot.in_flight > 0
             && let Some(fd) = &slot.fd
         {
+            if slot.finished && !matches!(slot.receiving, Receiving::Nothing) {
+                // It heard that we have finished, and goes on sending. A shutdown alone would open
+                // its window no more and leave it waiting until the kernel forgets the socket.
+                let _ = rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO));
+            }
             // Ends the operations in flight, on every kernel and without a cancel for each.
             let _ = rustix::net::shutdown(fd, Shutdown::Both);
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use forebay_net::request::{
-    Admitted, Answer, Door, Head, Limits, Nanos, Protocol, Refusal, Request, Turn,
+    Admitted, Answer, Door, Head, Limits, Nanos, Protocol, Refusal, Request, Trouble, Turn,
 };
 use forebay_net::ring::Key;
 use http::StatusCode;
@@ -33,6 +33,7 @@ pub(crate) struct Books {
     pub(crate) refuse: bool,
     pub(crate) reserved: usize,
     pub(crate) abandoned: usize,
+    pub(crate) troubles: Vec<Trouble>,
 }
 
 impl std::ops::Deref for Desk {
@@ -100,6 +101,10 @@ impl Door for Books {
 
     fn abandoned(&mut self, _: Protocol) {
         self.abandoned += 1;
+    }
+
+    fn trouble(&mut self, trouble: Trouble) {
+        self.troubles.push(trouble);
     }
 }
 

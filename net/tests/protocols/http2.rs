@@ -1,58 +1,12 @@
 //! HTTP/2 without a socket: what a client made of raw frames may do, and what ends its connection.
 
-use forebay_net::http2::Http2;
 use forebay_net::request::{Core, Standing};
 
 use crate::desk::{self, Desk, LIMITS};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// `:method POST`, `:scheme http`, and `:path /a` as a literal that is not indexed.
-const REQUEST: &[u8] = b"\x83\x86\x04\x02/a";
-
-/// A connection past its handshake.
-fn open(desk: &mut Desk) -> Http2 {
-    let mut core = Http2::new(&LIMITS, 0);
-    core.handle_input(PREFACE, &mut desk.turn());
-    core.handle_input(&frame(SETTINGS, 0, 0, &[]), &mut desk.turn());
-    core.handle_input(&frame(SETTINGS, 1, 0, &[]), &mut desk.turn());
-    assert!(!core.take_output().is_empty(), "our settings");
-    core
-}
-
-/// The frames of an output: kind, flags, stream, payload.
-fn frames(mut output: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
-    let mut frames = Vec::new();
-    while let Some((head, rest)) = output.split_at_checked(9) {
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        frames.push((head[3], head[4], stream, rest[..length].to_vec()));
-        output = &rest[length..];
-    }
-    assert!(output.is_empty(), "whole frames");
-    frames
-}
-
-fn goaway_code(output: &[u8]) -> Option<u32> {
-    let (_, _, _, payload) = frames(output).into_iter().find(|frame| frame.0 == GOAWAY)?;
-    Some(u32::from_be_bytes([payload[4], payload[5], payload[6], payload[7]]))
-}
+use crate::frames::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, REQUEST, RST_STREAM, WINDOW_UPDATE, frame,
+    frames, goaway_code, open,
+};
 
 #[test]
 fn a_request_is_the_same_however_its_bytes_are_cut() {

@@ -1,5 +1,11 @@
 //! The protocol cores without a socket.
 
 mod desk;
+mod floods;
+mod flow;
+mod frames;
 mod http1;
 mod http2;
+mod oracle;
+mod pipe;
+mod rules;

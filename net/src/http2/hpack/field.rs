@@ -1,0 +1,221 @@
+//! A header field and what it means for a request: read once, used as often as it is indexed.
+//!
+//! Knows which fields make a request malformed by themselves (RFC 9113, 8.2): names that are no
+//! tokens or not in lower case, fields of a connection, values that are none. Which fields must or
+//! must not come together is for [`super::super::head`].
+
+use std::sync::LazyLock;
+
+use http::header::{CONTENT_LENGTH, HOST, TE};
+use http::{HeaderName, HeaderValue, Method};
+
+use super::ENTRY_BYTES;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Field {
+    pub(crate) name: Name,
+    pub(crate) value: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Method,
+    Scheme,
+    Authority,
+    Path,
+    Header(HeaderName),
+    /// No name of a request's field: this many bytes of it.
+    None(usize),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Method(Method),
+    /// Without its query.
+    Path(Box<str>),
+    Text(HeaderValue),
+    Length(u64, HeaderValue),
+    /// Well-formed, and nobody reads it.
+    Unread,
+    /// Makes its request malformed: why.
+    Bad(&'static str),
+}
+
+impl Name {
+    pub(super) fn read(text: &[u8]) -> Name {
+        match text {
+            b":method" => Name::Method,
+            b":scheme" => Name::Scheme,
+            b":authority" => Name::Authority,
+            b":path" => Name::Path,
+            _ => match HeaderName::from_lowercase(text) {
+                Ok(name) => Name::Header(name),
+                Err(_) => Name::None(text.len()),
+            },
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Name::Method | Name::Scheme => 7,
+            Name::Authority => 10,
+            Name::Path => 5,
+            Name::Header(name) => name.as_str().len(),
+            Name::None(bytes) => *bytes,
+        }
+    }
+}
+
+impl Field {
+    pub(super) fn read(
+        name: Name,
+        value: &[u8],
+        reads: &mut dyn FnMut(&HeaderName) -> bool,
+    ) -> Field {
+        let value = match &name {
+            Name::Method => match Method::from_bytes(value) {
+                Ok(method) => Value::Method(method),
+                Err(_) => Value::Bad("the method is no token"),
+            },
+            Name::Scheme | Name::Authority => match (&name, HeaderValue::from_bytes(value)) {
+                (Name::Authority, Ok(text)) => Value::Text(text),
+                (_, Ok(_)) => Value::Unread,
+                (_, Err(_)) => Value::Bad("a pseudo-header is no text"),
+            },
+            Name::Path => path(value),
+            Name::Header(name) => header(name, value, reads),
+            Name::None(_) => Value::Bad("a header's name is not one, or not in lower case"),
+        };
+        Field { name, value }
+    }
+}
+
+fn path(value: &[u8]) -> Value {
+    let is_path = value.starts_with(b"/") || value == b"*";
+    let is_visible = value.iter().all(|byte| matches!(byte, b'!'..=b'~'));
+    match std::str::from_utf8(value) {
+        Ok(text) if is_path && is_visible => {
+            Value::Path(text.split(['?', '#']).next().unwrap_or(text).into())
+        }
+        _ => Value::Bad("the path is none"),
+    }
+}
+
+fn header(name: &HeaderName, value: &[u8], reads: &mut dyn FnMut(&HeaderName) -> bool) -> Value {
+    const OF_A_CONNECTION: [&str; 5] =
+        ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    if OF_A_CONNECTION.contains(&name.as_str()) {
+        return Value::Bad("a header of the connection");
+    }
+    if value.first().is_some_and(is_blank) || value.last().is_some_and(is_blank) {
+        return Value::Bad("a header's value begins or ends with a blank");
+    }
+    if name == TE && !value.eq_ignore_ascii_case(b"trailers") {
+        return Value::Bad("te is not trailers");
+    }
+    let Ok(text) = HeaderValue::from_bytes(value) else {
+        return Value::Bad("a header's value has control characters");
+    };
+    if name == CONTENT_LENGTH {
+        return match length(value) {
+            Some(length) => Value::Length(length, text),
+            None => Value::Bad("the content-length is no number"),
+        };
+    }
+    // Whoever reads it or not: it is held against the authority.
+    match name == HOST || reads(name) {
+        true => Value::Text(text),
+        false => Value::Unread,
+    }
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Digits and nothing else.
+fn length(value: &[u8]) -> Option<u64> {
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
+}
+
+pub(super) const STATIC_ENTRIES: usize = 61;
+
+/// RFC 7541, appendix A.
+static STATIC: [(&str, &str); STATIC_ENTRIES] = [
+    (":authority", ""),
+    (":method", "GET"),
+    (":method", "POST"),
+    (":path", "/"),
+    (":path", "/index.html"),
+    (":scheme", "http"),
+    (":scheme", "https"),
+    (":status", "200"),
+    (":status", "204"),
+    (":status", "206"),
+    (":status", "304"),
+    (":status", "400"),
+    (":status", "404"),
+    (":status", "500"),
+    ("accept-charset", ""),
+    ("accept-encoding", "gzip, deflate"),
+    ("accept-language", ""),
+    ("accept-ranges", ""),
+    ("accept", ""),
+    ("access-control-allow-origin", ""),
+    ("age", ""),
+    ("allow", ""),
+    ("authorization", ""),
+    ("cache-control", ""),
+    ("content-disposition", ""),
+    ("content-encoding", ""),
+    ("content-language", ""),
+    ("content-length", ""),
+    ("content-location", ""),
+    ("content-range", ""),
+    ("content-type", ""),
+    ("cookie", ""),
+    ("date", ""),
+    ("etag", ""),
+    ("expect", ""),
+    ("expires", ""),
+    ("from", ""),
+    ("host", ""),
+    ("if-match", ""),
+    ("if-modified-since", ""),
+    ("if-none-match", ""),
+    ("if-range", ""),
+    ("if-unmodified-since", ""),
+    ("last-modified", ""),
+    ("link", ""),
+    ("location", ""),
+    ("max-forwards", ""),
+    ("proxy-authenticate", ""),
+    ("proxy-authorization", ""),
+    ("range", ""),
+    ("referer", ""),
+    ("refresh", ""),
+    ("retry-after", ""),
+    ("server", ""),
+    ("set-cookie", ""),
+    ("strict-transport-security", ""),
+    ("transfer-encoding", ""),
+    ("user-agent", ""),
+    ("vary", ""),
+    ("via", ""),
+    ("www-authenticate", ""),
+];
+
+static STATIC_FIELDS: LazyLock<Vec<(Field, usize)>> = LazyLock::new(|| {
+    let field = |(name, value): &(&str, &str)| {
+        let field = Field::read(Name::read(name.as_bytes()), value.as_bytes(), &mut |_| true);
+        (field, name.len() + value.len() + ENTRY_BYTES)
+    };
+    STATIC.iter().map(field).collect()
+});
+
+/// The entry that has this index in every connection's table; indices begin at 1.
+pub(super) fn static_entry(index: usize) -> Option<(&'static Field, usize)> {
+    let (field, bytes) = STATIC_FIELDS.get(index.checked_sub(1)?)?;
+    Some((field, *bytes))
+}
