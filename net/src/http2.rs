@@ -70,6 +70,8 @@ pub struct Http2 {
     in_flight: usize,
     /// Answers that wait for room.
     blocked: usize,
+    /// Streams that ended in the output that has not left yet: to the peer they are open.
+    ended_unsent: usize,
     since: Nanos,
     going: Going,
     /// The peer sends no more.
@@ -158,6 +160,7 @@ impl Http2 {
             calm: Calm::new(now),
             in_flight: 0,
             blocked: 0,
+            ended_unsent: 0,
             since: now,
             going: Going::No,
             eof: false,
@@ -272,6 +275,8 @@ impl Core for Http2 {
             return;
         }
         self.eof = true;
+        // Nor does a frame or a header block that is cut off.
+        (self.partial, self.data, self.block) = (Vec::new(), None, None);
         // Bodies never become whole now, and answers that wait for room never get it.
         let waits = |stream: &stream::Stream| {
             !matches!(stream.recv, Recv::Ended) || matches!(stream.send, Send::Blocked(_))
@@ -317,11 +322,14 @@ impl Core for Http2 {
             // The peer was told, or told us, and had its time.
             self.phase = Phase::Over;
         }
-        if self.phase == Phase::Over || self.going != Going::No {
+        if self.phase == Phase::Over {
             return;
         }
         for id in self.streams.ids(|stream| matches!(stream.recv, Recv::Body(_))) {
             self.refuse_body(id, Refusal::Draining, false, turn);
+        }
+        if self.going != Going::No {
+            return;
         }
         self.going = Going::Announced;
         let last = frame::WINDOW_MAX as u32;
@@ -331,6 +339,7 @@ impl Core for Http2 {
 
     fn take_output(&mut self) -> Bytes {
         self.output_bytes_expected = self.output.len().min(OUTPUT_BYTES_MAX);
+        self.ended_unsent = 0;
         Bytes::from(mem::take(&mut self.output))
     }
 

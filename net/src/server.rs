@@ -33,6 +33,8 @@ const TIMERS_SPARE: usize = 1024;
 /// A finished connection is read this long, and this far, for the end of what the peer sends.
 const LINGER: Nanos = 2_000_000_000;
 const LINGER_BYTES_MAX: usize = 16 << 20;
+/// What comes after our end, if it is so much, is no last word that crossed ours.
+const FLOOD_BYTES_MIN: usize = 16 << 10;
 
 /// Counters since the start, and gauges.
 #[derive(Clone, Copy, Debug, Default)]
@@ -410,10 +412,14 @@ impl Server {
         if let Some(slot) = self.connections.get_mut(key.index as usize)
             && slot.as_ref().is_some_and(|connection| connection.key == key)
         {
+            let is_flooded = slot.as_ref().is_some_and(|connection| connection.is_flooded());
             *slot = None;
             self.open -= 1;
             self.stats.closed += 1;
-            self.ring.close(key);
+            match is_flooded {
+                true => self.ring.reset(key),
+                false => self.ring.close(key),
+            }
         }
     }
 

@@ -53,11 +53,12 @@ impl Shape {
     pub fn guess(head: &Head) -> Shape {
         let value = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media_type = value.unwrap_or("").split(';').next().unwrap_or("").trim();
+        let media_type = media_type.to_ascii_lowercase();
         match media_type.starts_with("application/grpc") {
             true => Shape { transport: Transport::Grpc, form: Form::Proto },
             false => Shape {
                 transport: Transport::Http,
-                form: Form::of(&media_type.to_ascii_lowercase()).unwrap_or(Form::Json),
+                form: Form::of(&media_type).unwrap_or(Form::Json),
             },
         }
     }

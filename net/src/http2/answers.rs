@@ -45,6 +45,7 @@ impl Http2 {
     /// Sends an answer as far as the peer gives room. `stream` is in nobody's hands but ours.
     pub(super) fn send_answer(&mut self, stream: &mut Stream, answer: Answer, now: Nanos) {
         self.calm.answered();
+        self.ended_unsent += 1;
         if self.output.capacity() == 0 {
             self.output.reserve(self.output_bytes_expected);
         }
@@ -90,7 +91,13 @@ impl Http2 {
         if self.blocked == 0 {
             return;
         }
-        for id in self.streams.ids(|stream| matches!(stream.send, Send::Blocked(_))) {
+        let window = self.peer.stream_window;
+        let may_go_on =
+            |stream: &Stream| matches!(stream.send, Send::Blocked(_)) && window + stream.credit > 0;
+        for id in self.streams.ids(may_go_on) {
+            if self.peer.window <= 0 {
+                return;
+            }
             self.send_on(id);
         }
     }
@@ -121,11 +128,15 @@ impl Http2 {
 
     /// The peer gives room on all streams together.
     pub(super) fn widen(&mut self, increment: i64) -> Result<(), Fault> {
+        let was_shut = self.peer.window <= 0;
         self.peer.window += increment;
         if self.peer.window > WINDOW_MAX {
             return Err(window_overflow());
         }
-        self.send_blocked();
+        // Else who waits does so for room on its own stream.
+        if was_shut {
+            self.send_blocked();
+        }
         Ok(())
     }
 

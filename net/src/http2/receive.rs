@@ -13,6 +13,8 @@ use crate::request::{Trouble, Turn};
 const BLOCK_FACTOR: usize = 4;
 const CONTINUATIONS_MAX: usize = 64;
 const PRIORITY_BYTES: usize = 5;
+/// A SETTINGS frame with more than so many is as dear as several.
+const SETTINGS_USUAL: usize = 8;
 /// A DATA frame of so much for a stream that we reset is a body's, not a flood's.
 const LATE_BYTES_MIN: usize = 1 << 10;
 
@@ -419,12 +421,23 @@ impl Http2 {
         if !rest.is_empty() {
             return Err(Fault::frame_size("SETTINGS that are cut off"));
         }
-        self.strain(Trouble::Control, turn.now)?;
+        for _ in 0..=settings.len() / SETTINGS_USUAL {
+            self.strain(Trouble::Control, turn.now)?;
+        }
         if head.has(flag::ACK) {
             return Ok(());
         }
+        // Each is looked at; of those for all streams, the last one counts.
+        let mut window = None;
         for [i, d, v @ ..] in settings {
-            self.take_setting(u16::from_be_bytes([*i, *d]), u32::from_be_bytes(*v))?;
+            let (id, value) = (u16::from_be_bytes([*i, *d]), u32::from_be_bytes(*v));
+            self.take_setting(id, value)?;
+            if id == setting::INITIAL_WINDOW_SIZE {
+                window = Some(i64::from(value));
+            }
+        }
+        if let Some(window) = window {
+            self.set_stream_window(window)?;
         }
         if self.phase == Phase::Settings {
             self.phase = Phase::Open;
@@ -448,7 +461,6 @@ impl Http2 {
                 let code = Code::FLOW_CONTROL_ERROR;
                 return Err(Fault::Connection(code, reason, Trouble::Protocol));
             }
-            setting::INITIAL_WINDOW_SIZE => return self.set_stream_window(i64::from(value)),
             setting::MAX_FRAME_SIZE => {
                 if !(FRAME_BYTES_MAX..1 << 24).contains(&(value as usize)) {
                     return Err(Fault::protocol("MAX_FRAME_SIZE is out of range"));

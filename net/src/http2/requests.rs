@@ -39,12 +39,14 @@ impl Http2 {
         self.last_stream = block.stream;
         if self.going == Going::Final {
             // Our last GOAWAY named an earlier stream: the peer knows that this one is not taken.
+            self.streams.remember(block.stream, Past::ResetByUs);
             return self.strain(Trouble::Control, turn.now);
         }
         if block.is_circular {
             return Err(Fault::Stream(block.stream, Code::PROTOCOL_ERROR));
         }
-        if self.streams.len() >= turn.limits.connection_requests_max {
+        let open = self.streams.len() + self.ended_unsent;
+        if open >= turn.limits.connection_requests_max {
             turn.door.trouble(Trouble::Streams);
             frame::put_reset(&mut self.output, block.stream, Code::REFUSED_STREAM);
             self.streams.remember(block.stream, Past::ResetByUs);

@@ -33,8 +33,6 @@ pub(super) struct Slot {
     pub(super) sending: Option<Sending>,
     /// Operations whose last completion has not come.
     pub(super) in_flight: u32,
-    /// The peer was told that no more will come.
-    pub(super) finished: bool,
     pub(super) closing: bool,
 }
 
@@ -53,14 +51,12 @@ impl Slots {
                 receiving: Receiving::Nothing,
                 sending: None,
                 in_flight: 0,
-                finished: false,
                 closing: false,
             });
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
         slot.fd = Some(socket);
-        slot.finished = false;
         Key { index, generation: slot.generation }
     }
 

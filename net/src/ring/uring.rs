@@ -283,12 +283,19 @@ impl Uring {
 
     /// Says to the peer that no more will come, and goes on receiving.
     pub fn finish_sending(&mut self, key: Key) {
-        if let Some(slot) = self.slots.find(key)
-            && let Some(fd) = &slot.fd
-        {
-            slot.finished = true;
+        if let Some(fd) = self.slots.find(key).and_then(|slot| slot.fd.as_ref()) {
             let _ = rustix::net::shutdown(fd, Shutdown::Write);
         }
+    }
+
+    /// As [`Uring::close`], but the peer gets a reset, and what it has not received is thrown away:
+    /// for one that heard that we have finished and goes on sending. A shutdown alone would open its
+    /// window no more and leave it waiting until the kernel forgets the socket.
+    pub fn reset(&mut self, key: Key) {
+        if let Some(fd) = self.slots.find(key).and_then(|slot| slot.fd.as_ref()) {
+            let _ = rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO));
+        }
+        self.close(key);
     }
 
     /// Ends the connection. Its key means nothing from here on; the slot is free once the kernel
@@ -299,11 +306,6 @@ impl Uring {
         if slot.in_flight > 0
             && let Some(fd) = &slot.fd
         {
-            if slot.finished && !matches!(slot.receiving, Receiving::Nothing) {
-                // It heard that we have finished, and goes on sending. A shutdown alone would open
-                // its window no more and leave it waiting until the kernel forgets the socket.
-                let _ = rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO));
-            }
             // Ends the operations in flight, on every kernel and without a cancel for each.
             let _ = rustix::net::shutdown(fd, Shutdown::Both);
         }

@@ -6,7 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{LINGER_BYTES_MAX, Turn};
+use super::{FLOOD_BYTES_MIN, LINGER_BYTES_MAX, Turn};
 use crate::http1::Http1;
 use crate::http2::Http2;
 use crate::request::{Answer, Core, Limits, Nanos, Standing};
@@ -154,6 +154,11 @@ impl Connection {
             _ => (limits.idle_timeout > 0).then(|| self.since + limits.idle_timeout),
         };
         [write, read].into_iter().flatten().min()
+    }
+
+    /// Whether the peer heard that we have finished and sends as if it had not.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.lingered_bytes >= FLOOD_BYTES_MIN
     }
 
     /// Whether a passed deadline means to close at once: the peer does not read, or had its time.

@@ -7,7 +7,7 @@ use forebay_net::request::{Core, Standing, Trouble};
 use crate::desk::{self, Desk, LIMITS};
 use crate::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY, REQUEST,
-    RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, goaway_code, open,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, frames, goaway_code, open, reset_code,
 };
 
 const ENHANCE_YOUR_CALM: u32 = 11;
@@ -187,4 +187,36 @@ fn a_table_and_a_list_that_are_small_on_the_wire_are_no_more_than_their_limits_h
     assert!(payload.ends_with(b"431"), "{payload:?}");
     core.handle_input(&frame(HEADERS, 5, 3, REQUEST), &mut desk.turn());
     assert_eq!(desk.requests.len(), 1, "and the tables agree");
+}
+
+#[test]
+fn refusals_that_nobody_reads_are_as_few_as_a_peer_may_have_streams() {
+    let mut desk = Desk::new();
+    desk.refuse = true;
+    let mut core = open(&mut desk);
+    core.take_output();
+    let call = |nth: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * nth + 1, REQUEST);
+    let allowed = LIMITS.connection_requests_max as u32;
+    core.handle_input(&(0..allowed + 9).flat_map(call).collect::<Vec<_>>(), &mut desk.turn());
+    let answered = |output: &[u8]| frames(output).iter().filter(|f| f.0 == HEADERS).count();
+    let output = core.take_output();
+    assert_eq!(answered(&output), allowed as usize);
+    assert_eq!(reset_code(&output, 2 * allowed + 1), Some(7), "REFUSED_STREAM: come again");
+    // Once they have left, as many again are welcome.
+    core.handle_input(&call(allowed + 9), &mut desk.turn());
+    assert_eq!(answered(&core.take_output()), 1);
+    let many = (allowed + 10..20_000).flat_map(call).collect::<Vec<_>>();
+    core.handle_input(&many, &mut desk.turn());
+    let output = core.take_output();
+    assert_eq!(goaway_code(&output), Some(ENHANCE_YOUR_CALM));
+    assert!(output.len() < many.len() / 2, "{} bytes for {}", output.len(), many.len());
+}
+
+#[test]
+fn settings_by_the_thousand_in_one_frame_are_a_flood_as_well() {
+    let setting = [0, 4, 0, 0, 0, 1];
+    let borne = endure("long settings", Trouble::Control, |_| {
+        frame(SETTINGS, 0, 0, &setting.repeat(2_000))
+    });
+    assert!(borne < 10, "{borne}");
 }

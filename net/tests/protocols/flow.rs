@@ -198,6 +198,7 @@ fn a_busy_connection_whose_reads_always_end_within_a_frame_is_never_late() {
         for request in std::mem::take(&mut desk.requests) {
             core.handle_answer(request.id.stream, desk::ok(), &mut desk.turn());
         }
+        core.take_output();
     }
     assert_eq!(core.standing(), Standing::Open);
 }
