@@ -9,7 +9,7 @@ use bytes::Bytes;
 use forebay_codec::check::check;
 use forebay_codec::signal::Signal;
 use forebay_codec::splice::Chain;
-use forebay_codec::wire;
+use forebay_codec::{view, wire};
 
 const ITEMS: usize = 1_000;
 
@@ -49,6 +49,36 @@ fn a_refused_request_allocates_for_its_error_and_not_for_its_size() {
     });
     assert_eq!(allocations[0], allocations[1]);
     assert!(allocations[0] < 10, "{allocations:?}");
+}
+
+#[test]
+fn a_view_of_every_item_and_its_attributes_allocates_nothing() {
+    for signal in [Signal::Traces, Signal::Metrics, Signal::Logs] {
+        let checked = check(signal, request(signal, ITEMS)).expect("it is valid");
+        let mut items = 0;
+        let counted = measure(|| {
+            for group in view::groups(&checked) {
+                black_box(group.resource().service_name());
+                for scope in group.scopes() {
+                    black_box(scope.scope().name());
+                    for span in scope.spans() {
+                        black_box((span.trace_id(), span.attributes().value("key").is_some()));
+                        items += 1;
+                    }
+                    for record in scope.log_records() {
+                        black_box((record.body(), record.attributes().value("key").is_some()));
+                        items += 1;
+                    }
+                    for point in scope.metrics().flat_map(|metric| metric.points()) {
+                        black_box(point.attributes().iter().count());
+                        items += 1;
+                    }
+                }
+            }
+        });
+        assert_eq!(counted.count_total, 0, "{signal}: {counted:?}");
+        assert_eq!(items, ITEMS as u64, "{signal}");
+    }
 }
 
 #[test]

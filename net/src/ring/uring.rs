@@ -289,8 +289,8 @@ impl Uring {
     }
 
     /// As [`Uring::close`], but the peer gets a reset, and what it has not received is thrown away:
-    /// for one that heard that we have finished and goes on sending. A shutdown alone would open its
-    /// window no more and leave it waiting until the kernel forgets the socket.
+    /// for one that heard that we have finished and goes on sending. A shutdown alone would open
+    /// its window no more and leave it waiting until the kernel forgets the socket.
     pub fn reset(&mut self, key: Key) {
         if let Some(fd) = self.slots.find(key).and_then(|slot| slot.fd.as_ref()) {
             let _ = rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO));
