@@ -182,15 +182,30 @@ fn fill(text: &str, words: &[(&str, String)]) -> String {
     words.iter().fold(text.to_owned(), |text, (word, value)| text.replace(word, value))
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago, and that the kernel gives to nobody by itself: one of its own
+/// choice could be a client's before the program listens there.
 fn free_ports() -> Result<[u16; 3], String> {
-    let taken: Result<Vec<TcpListener>, _> =
-        (0..3).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect();
-    let taken = taken.map_err(|error| format!("no port is free on 127.0.0.1: {error}"))?;
-    let port = |at: usize| {
-        taken[at].local_addr().map_or(0, |address: std::net::SocketAddr| address.port())
-    };
-    Ok([port(0), port(1), port(2)])
+    let mut taken = Vec::new();
+    for _ in 0..PORT_TRIES_MAX {
+        let port = fastrand::u16(PORT_MIN..ephemeral_port_min().max(PORT_MIN + 1));
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            taken.push((port, listener));
+        }
+        if let [(a, _), (b, _), (c, _)] = taken[..] {
+            return Ok([a, b, c]);
+        }
+    }
+    Err(format!("no three ports were found free on 127.0.0.1 in {PORT_TRIES_MAX} tries"))
+}
+
+const PORT_MIN: u16 = 10_000;
+const PORT_TRIES_MAX: usize = 1_000;
+
+/// Where the kernel's own choice begins: `ip_local_port_range` of ip(7).
+fn ephemeral_port_min() -> u16 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let first = range.unwrap_or_default().split_whitespace().next().and_then(|n| n.parse().ok());
+    first.unwrap_or(32_768)
 }
 
 #[cfg(test)]
