@@ -6,6 +6,7 @@
 //! the `h2` crate polled by hand, both fed the same bytes that an `h2` client had sent, and with
 //! the least around it that a server must do: the bake-off that our own core has to win.
 
+#[path = "../../net/tests/protocols/pipe.rs"]
 mod pipe;
 mod timing;
 

@@ -87,8 +87,15 @@ pub struct Warnings {
 
 /// Checks a whole request. Zero bytes are a valid, empty request.
 pub fn check(signal: Signal, bytes: Bytes) -> Result<Checked, WireError> {
-    let (counts, warnings) = verdict(signal, &bytes)?;
-    Ok(Checked { signal, bytes, counts, warnings })
+    check_or_return(signal, bytes).map_err(|(error, _)| error)
+}
+
+/// As [`check`], and whoever is refused gets the bytes back.
+pub(crate) fn check_or_return(signal: Signal, bytes: Bytes) -> Result<Checked, (WireError, Bytes)> {
+    match verdict(signal, &bytes) {
+        Ok((counts, warnings)) => Ok(Checked { signal, bytes, counts, warnings }),
+        Err(error) => Err((error, bytes)),
+    }
 }
 
 /// The same verdict for bytes that nobody wants to keep.

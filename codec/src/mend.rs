@@ -15,7 +15,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::check::{Checked, DEPTH_MAX, Reason, WireError, check, counts_but_for_utf8};
+use crate::check::{
+    Checked, DEPTH_MAX, Reason, WireError, check, check_or_return, counts_but_for_utf8,
+};
 use crate::schema::{self, Kind, LEN, Message};
 use crate::signal::Signal;
 use crate::wire::{self, Fields};
@@ -86,12 +88,12 @@ pub fn check_or_mend(
     policy: InvalidUtf8,
     bytes_max: usize,
 ) -> Result<Mended, Unmendable> {
-    match check(signal, bytes.clone()) {
+    match check_or_return(signal, bytes) {
         Ok(checked) => {
             Ok(Mended { checked, items_refused: 0, parts_refused: 0, texts_replaced: 0 })
         }
-        Err(error) if error.reason != Reason::InvalidUtf8 => Err(error.into()),
-        Err(error) => mend(signal, &bytes, policy, bytes_max, error),
+        Err((error, _)) if error.reason != Reason::InvalidUtf8 => Err(error.into()),
+        Err((error, bytes)) => mend(signal, &bytes, policy, bytes_max, error),
     }
 }
 

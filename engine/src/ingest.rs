@@ -183,9 +183,8 @@ impl Ingest {
         let pipelines = &self.pipelines[usize::from(receiver)][route.signal.index()];
         let bytes_max = self.budget.bytes_max().saturating_sub(KEPT_REQUEST_BYTES);
         let too_large = || Problem::too_large(route.shape(), bytes_max);
-        let processed = self.processors.run(pipelines, &checked, bytes_max);
+        let processed = self.processors.run(pipelines, checked, bytes_max);
         let processed = processed.map_err(|TooLarge| too_large())?;
-        drop(checked);
         let kept = processed.reserved_bytes();
         if kept > self.budget.bytes_max() {
             return Err(too_large());

@@ -64,14 +64,16 @@ impl Processors {
     pub fn run(
         &mut self,
         pipelines: &[usize],
-        checked: &Checked,
+        checked: Checked,
         bytes_max: usize,
     ) -> Result<Processed, TooLarge> {
         self.passages.clear();
         let mut processed = Processed { parts: Vec::with_capacity(pipelines.len()), bytes: 0 };
         let mut is_shared = false;
-        for pipeline in pipelines {
-            let mut part = checked.clone();
+        let came_at = checked.bytes().as_ptr();
+        // The last pipeline, as a rule the only one, takes the request itself.
+        let parts = std::iter::repeat_n(checked, pipelines.len());
+        for (pipeline, mut part) in pipelines.iter().zip(parts) {
             for (place, editor) in self.editors[*pipeline].iter_mut().enumerate() {
                 let incoming_items = part.counts().items;
                 let edited = editor.apply(part, bytes_max)?;
@@ -89,7 +91,7 @@ impl Processors {
             if part.counts().items == 0 {
                 continue;
             }
-            let is_rewritten = part.bytes().as_ptr() != checked.bytes().as_ptr();
+            let is_rewritten = part.bytes().as_ptr() != came_at;
             if is_rewritten || !is_shared {
                 processed.bytes += part.bytes().len() + KEPT_REQUEST_BYTES;
             }
