@@ -16,7 +16,7 @@ use std::thread::{JoinHandle, spawn};
 
 use crossbeam_queue::ArrayQueue;
 use forebay_net::ring::uring::Uring;
-use forebay_net::ring::{Options, Rung};
+use forebay_net::ring::{Options, Ring, Rung};
 use forebay_net::wake::Wake;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 

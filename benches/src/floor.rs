@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use forebay_net::ring::uring::Uring;
-use forebay_net::ring::{Done, End, Key};
+use forebay_net::ring::{Done, End, Key, Ring};
 use forebay_net::server::listen::listen;
 use forebay_net::wake::Wake;
 
@@ -177,7 +177,7 @@ impl Worker {
         }
     }
 
-    fn done(&mut self, done: Done) {
+    fn done(&mut self, done: Done<OwnedFd>) {
         match done {
             Done::Accepted { socket, .. } => {
                 let key = self.ring.open(socket);

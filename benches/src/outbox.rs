@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use forebay_net::ring::uring::Uring;
-use forebay_net::ring::{Key, Options, Rung};
+use forebay_net::ring::{Key, Options, Ring, Rung};
 
 /// Memory above this is given back after use.
 const KEPT_BYTES_MAX: usize = 4 << 20;

@@ -382,8 +382,9 @@ fn start_receivers(
             if let Err(error) = pin(core) {
                 tracing::warn!(core, %error, "This receiver is not pinned to its core");
             }
-            match Shard::new(parts) {
-                Ok(shard) => {
+            match Uring::new(&ring_options(&parts.plan.engine.ring)) {
+                Ok(ring) => {
+                    let shard = Shard::new(parts, ring);
                     let _ = ready.send(Ok(shard.rung()));
                     drop(ready);
                     shard.run()

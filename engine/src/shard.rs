@@ -13,7 +13,6 @@ mod settle;
 mod stats;
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ use forebay_codec::status::PartialSuccess;
 use forebay_exporters::batch::{Batch, BatchId};
 use forebay_exporters::lane::Lane;
 use forebay_net::request::{Limits, Nanos, Request, RequestId};
-use forebay_net::ring::{Options, Rung};
+use forebay_net::ring::{Options, Ring, Rung};
 use forebay_net::server::Server;
 use forebay_net::wake::Wake;
 
@@ -76,7 +75,7 @@ impl Phase {
 }
 
 /// What a shard is made of.
-pub struct Parts {
+pub struct Parts<S> {
     pub index: usize,
     pub plan: Arc<Plan>,
     pub ledger: Arc<Ledger>,
@@ -86,12 +85,12 @@ pub struct Parts {
     /// By destination, then by exporter core.
     pub lanes: Vec<Vec<Arc<Lane>>>,
     /// One listening socket per listener of the plan.
-    pub sockets: Vec<OwnedFd>,
+    pub sockets: Vec<S>,
     /// All shards count from here.
     pub epoch: Instant,
 }
 
-pub struct Shard {
+pub struct Shard<R> {
     index: u16,
     plan: Arc<Plan>,
     ledger: Arc<Ledger>,
@@ -100,7 +99,7 @@ pub struct Shard {
     phase_followed: u8,
     returns: Arc<ReturnQueue>,
     wake: Arc<Wake>,
-    server: Server,
+    server: Server<R>,
     ingest: Ingest,
     batchers: Vec<Batcher>,
     tickets: Tickets,
@@ -126,12 +125,11 @@ struct Pending {
     verdict: Verdict,
 }
 
-impl Shard {
-    /// Sets up the ring on this thread and begins to accept.
-    pub fn new(parts: Parts) -> Result<Shard, String> {
+impl<R: Ring> Shard<R> {
+    /// Begins to accept on `ring`.
+    pub fn new(parts: Parts<R::Socket>, ring: R) -> Shard<R> {
         let Parts { index, plan, ledger, stats, returns, phase, lanes, sockets, epoch } = parts;
-        let ring = ring_options(&plan.engine.ring);
-        let server = Server::new(&ring, net_limits(&plan.engine.limits), sockets)?;
+        let server = Server::new(ring, net_limits(&plan.engine.limits), sockets);
         let wake = server.wake();
         returns.attach(wake.clone());
         let mut shard = Shard {
@@ -158,7 +156,7 @@ impl Shard {
         };
         // The first turn comes with the first client: healthy from here on.
         shard.publish(shard.now());
-        Ok(shard)
+        shard
     }
 
     pub fn rung(&self) -> Rung {

@@ -1,6 +1,6 @@
 //! One io_uring ring per receiver core: what may be asked of it, and what it says is done.
 //!
-//! The rest of `net` speaks to the kernel only through [`uring::Uring`]; the types here are plain
+//! The rest of `net` speaks to the kernel only through the trait [`Ring`]; the types here are plain
 //! data, so that a receiver can be driven by something else than a kernel. The ladder of kernel
 //! features is climbed down at run time ([`Rung`]), never at compile time.
 //!
@@ -16,9 +16,12 @@ mod slots;
 pub mod uring;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+
+use crate::wake::Wake;
 
 /// Names a socket on its ring. A slot is used again under another generation, so that a late
 /// completion of the old socket can't be taken for the new one's.
@@ -65,8 +68,8 @@ pub struct Options {
     pub highest: Rung,
 }
 
-/// Bytes that a receive brought. Read them with `Uring::bytes`, then return the chunk with
-/// `Uring::give_back`: a chunk that is kept is a buffer that the kernel lacks.
+/// Bytes that a receive brought. Read them with [`Ring::bytes`], then return the chunk with
+/// [`Ring::give_back`]: a chunk that is kept is a buffer that the kernel lacks.
 #[derive(Debug)]
 pub enum Chunk {
     Provided { buffer: u16, bytes: u32 },
@@ -87,10 +90,10 @@ pub enum End {
 
 /// What the ring did.
 #[derive(Debug)]
-pub enum Done {
+pub enum Done<S> {
     Accepted {
         listener: u16,
-        socket: OwnedFd,
+        socket: S,
     },
     /// Accepting stopped. `None`: arm it again; an error (EMFILE ...): after a while.
     AcceptEnded {
@@ -132,6 +135,62 @@ pub enum Done {
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub(crate) rest: Bytes,
+}
+
+/// A ring, as a receiver uses it. [`uring::Uring`] is the kernel's; another one may bring what it
+/// likes in whatever order a kernel could.
+pub trait Ring {
+    /// A socket that belongs to nobody's slot yet: connected, or listening.
+    type Socket;
+
+    /// The rung of the ladder it stands on.
+    fn rung(&self) -> Rung;
+    fn stats(&self) -> RingStats;
+    /// What others use to end this ring's wait.
+    fn wake(&self) -> Arc<Wake>;
+
+    /// Takes a bound, listening socket and begins to accept. Its index is the order of calls.
+    fn listen(&mut self, socket: Self::Socket) -> u16;
+    /// Arms accepting again after [`Done::AcceptEnded`]; nothing if it is armed.
+    fn accept(&mut self, listener: u16);
+    /// Arms accepting on every listener where it has stopped.
+    fn accept_everywhere(&mut self);
+    /// Stops accepting everywhere: waiting connections get a reset, new ones are refused.
+    fn stop_listening(&mut self);
+
+    /// Gives a connected socket a slot.
+    fn open(&mut self, socket: Self::Socket) -> Key;
+    /// Arms receiving; nothing if any receive is in flight.
+    fn receive(&mut self, key: Key);
+    /// Lends `buffer` to the kernel: at most `bytes_max` bytes are appended into the capacity it
+    /// has. Only when no receive is in flight (see [`Ring::is_receiving`]).
+    fn receive_into(&mut self, key: Key, buffer: BytesMut, bytes_max: usize);
+    /// Asks the kernel to end a multishot receive; [`Done::ReceiveEnded`] says when it has, and
+    /// bytes may still come before that.
+    fn stop_receiving(&mut self, key: Key);
+    fn is_receiving(&mut self, key: Key) -> bool;
+    /// Sends all of `bytes`; one send at a time (see [`Ring::is_sending`]).
+    fn send(&mut self, key: Key, bytes: Bytes);
+    fn is_sending(&mut self, key: Key) -> bool;
+    /// Says to the peer that no more will come, and goes on receiving.
+    fn finish_sending(&mut self, key: Key);
+    /// As [`Ring::close`], but the peer gets a reset, and what it has not received is thrown away:
+    /// for one that heard that we have finished and goes on sending. A shutdown alone would open
+    /// its window no more and leave it waiting until the kernel forgets the socket.
+    fn reset(&mut self, key: Key);
+    /// Ends the connection. Its key means nothing from here on; the slot is free once the kernel
+    /// has let go of it.
+    fn close(&mut self, key: Key);
+    /// The bytes of a chunk.
+    fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8];
+    /// Returns a chunk's buffer to the kernel.
+    fn give_back(&mut self, chunk: Chunk);
+
+    /// Submits what was asked and waits until something is done, `timeout` passed (`None`: no
+    /// limit) or the [`Wake`] was used.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+    /// What was done, in the order in which the kernel said so.
+    fn next_done(&mut self) -> Option<Done<Self::Socket>>;
 }
 
 /// Counters that a ring keeps for the metrics; all since its start.

@@ -16,14 +16,12 @@ pub mod listen;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::connection::Connection;
 use crate::request::{Answer, Door, Limits, Nanos, Request, RequestId, Standing, Turn};
-use crate::ring::uring::Uring;
-use crate::ring::{Done, End, Key, Options, RingStats, Rung};
+use crate::ring::{Done, End, Key, Ring, RingStats, Rung};
 use crate::wake::Wake;
 
 /// After an accept failed (no descriptor left, say), the next try waits this long.
@@ -52,8 +50,8 @@ pub struct ServerStats {
     pub ring: RingStats,
 }
 
-pub struct Server {
-    ring: Uring,
+pub struct Server<R> {
+    ring: R,
     limits: Limits,
     connections: Vec<Option<Box<Connection>>>,
     open: usize,
@@ -69,15 +67,13 @@ pub struct Server {
     date_until: Nanos,
 }
 
-impl Server {
-    /// Sets up the ring on this thread and accepts on `sockets`: their order gives
-    /// [`crate::request::Head::listener`]. The error is meant for an operator.
-    pub fn new(options: &Options, limits: Limits, sockets: Vec<OwnedFd>) -> Result<Server, String> {
-        let mut ring = Uring::new(options)?;
+impl<R: Ring> Server<R> {
+    /// Accepts on `sockets`: their order gives [`crate::request::Head::listener`].
+    pub fn new(mut ring: R, limits: Limits, sockets: Vec<R::Socket>) -> Server<R> {
         for socket in sockets {
             ring.listen(socket);
         }
-        Ok(Server {
+        Server {
             ring,
             limits,
             connections: Vec::new(),
@@ -89,7 +85,7 @@ impl Server {
             stats: ServerStats::default(),
             date: String::new(),
             date_until: 0,
-        })
+        }
     }
 
     pub fn rung(&self) -> Rung {
@@ -180,7 +176,13 @@ impl Server {
         self.connections.iter().flatten().map(|connection| connection.key).collect()
     }
 
-    fn handle(&mut self, done: Done, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+    fn handle(
+        &mut self,
+        done: Done<R::Socket>,
+        now: Nanos,
+        door: &mut dyn Door,
+        requests: &mut Vec<Request>,
+    ) {
         match done {
             Done::Woken => {}
             Done::Accepted { listener, socket } => self.accepted(listener, socket, now),
@@ -227,7 +229,7 @@ impl Server {
         }
     }
 
-    fn accepted(&mut self, listener: u16, socket: OwnedFd, now: Nanos) {
+    fn accepted(&mut self, listener: u16, socket: R::Socket, now: Nanos) {
         if self.open >= self.limits.connections_max {
             self.stats.over_limit += 1;
             return;

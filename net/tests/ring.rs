@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use forebay_net::ring::uring::Uring;
-use forebay_net::ring::{Done, End, Key, Options, Rung};
+use forebay_net::ring::{Done, End, Key, Options, Ring, Rung};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

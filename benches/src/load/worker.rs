@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use forebay_net::ring::uring::Uring;
-use forebay_net::ring::{Done, End, Key};
+use forebay_net::ring::{Done, End, Key, Ring};
 use forebay_net::wake::Wake;
 use hdrhistogram::Histogram;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use forebay_codec::compress::{Decompressor, Encoding};
 use forebay_net::ring::uring::Uring;
-use forebay_net::ring::{Done, End, Key};
+use forebay_net::ring::{Done, End, Key, Ring};
 use forebay_net::wake::Wake;
 
 use super::exchange::{Asked, Reply};
@@ -128,7 +128,7 @@ impl Worker {
         }
     }
 
-    fn done(&mut self, done: Done) {
+    fn done(&mut self, done: Done<OwnedFd>) {
         match done {
             Done::Accepted { listener, socket } => self.accepted(listener, socket),
             Done::AcceptEnded { listener, .. } => self.ring.accept(listener),

@@ -6,6 +6,7 @@ use forebay_codec::status::PartialSuccess;
 use forebay_exporters::batch::{DropReason, Outcome, Settled};
 use forebay_net::grpc::code;
 use forebay_net::request::Nanos;
+use forebay_net::ring::Ring;
 use http::StatusCode;
 
 use super::Shard;
@@ -18,7 +19,7 @@ use crate::ledger::RequestEnd;
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-impl Shard {
+impl<R: Ring> Shard<R> {
     /// The items of a request are in flight to each destination of `pipeline`.
     pub(super) fn count_in_flight(&self, pipeline: usize, items: u64) {
         for row in self.ledger.shards[usize::from(self.index)].routes(pipeline) {

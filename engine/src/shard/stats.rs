@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use forebay_net::request::Nanos;
+use forebay_net::ring::Ring;
 
 use super::Shard;
 use crate::ledger::Count;
@@ -36,7 +37,7 @@ pub struct ShardStats {
     pub tickets: Count,
 }
 
-impl Shard {
+impl<R: Ring> Shard<R> {
     pub(super) fn publish_sometimes(&mut self, now: Nanos) {
         self.stats.turns.add(1);
         let last = self.stats.turned_at.load(Ordering::Relaxed);

@@ -21,7 +21,7 @@ use super::slots::{
     KIND_ACCEPT, KIND_CANCEL, KIND_RECEIVE, KIND_RECEIVE_INTO, KIND_SEND, KIND_WAKE, NOBODY,
     Receiving, Slots, pack, pack_listener, raw_fd, unpack,
 };
-use super::{Chunk, Done, End, Key, Options, RingStats, Rung, Sending, explain};
+use super::{Chunk, Done, End, Key, Options, Ring, RingStats, Rung, Sending, explain};
 use crate::wake::Wake;
 
 /// What a one-shot receive offers the kernel when there are no provided buffers.
@@ -42,7 +42,7 @@ pub struct Uring {
     acceptors: Vec<Acceptor>,
     wake: Arc<Wake>,
     wake_counter: Box<u64>,
-    done: VecDeque<Done>,
+    done: VecDeque<Done<OwnedFd>>,
     completions: Vec<(u64, i32, u32)>,
     in_flight: u64,
     stats: RingStats,
@@ -149,32 +149,33 @@ impl Uring {
             self.wait(Some(Duration::from_millis(500)))?;
         }
     }
+}
 
-    pub fn rung(&self) -> Rung {
+impl Ring for Uring {
+    type Socket = OwnedFd;
+
+    fn rung(&self) -> Rung {
         self.rung
     }
 
-    pub fn stats(&self) -> RingStats {
+    fn stats(&self) -> RingStats {
         self.stats
     }
 
-    /// What others use to end this ring's wait.
-    pub fn wake(&self) -> Arc<Wake> {
+    fn wake(&self) -> Arc<Wake> {
         self.wake.clone()
     }
 
     // --- listeners ---
 
-    /// Takes a bound, listening socket and begins to accept. Its index is the order of calls.
-    pub fn listen(&mut self, socket: OwnedFd) -> u16 {
+    fn listen(&mut self, socket: OwnedFd) -> u16 {
         let listener = self.acceptors.len() as u16;
         self.acceptors.push(Acceptor { fd: socket, armed: false });
         self.accept(listener);
         listener
     }
 
-    /// Arms accepting again after [`Done::AcceptEnded`]; nothing if it is armed.
-    pub fn accept(&mut self, listener: u16) {
+    fn accept(&mut self, listener: u16) {
         let acceptor = &mut self.acceptors[usize::from(listener)];
         if acceptor.armed {
             return;
@@ -190,15 +191,13 @@ impl Uring {
         self.push(entry.user_data(pack_listener(listener)));
     }
 
-    /// Arms accepting on every listener where it has stopped.
-    pub fn accept_everywhere(&mut self) {
+    fn accept_everywhere(&mut self) {
         for listener in 0..self.acceptors.len() {
             self.accept(listener as u16);
         }
     }
 
-    /// Stops accepting everywhere: waiting connections get a reset, new ones are refused.
-    pub fn stop_listening(&mut self) {
+    fn stop_listening(&mut self) {
         for index in 0..self.acceptors.len() {
             if self.acceptors[index].armed {
                 let target = pack_listener(index as u16);
@@ -211,13 +210,11 @@ impl Uring {
 
     // --- sockets ---
 
-    /// Gives a connected socket a slot.
-    pub fn open(&mut self, socket: OwnedFd) -> Key {
+    fn open(&mut self, socket: OwnedFd) -> Key {
         self.slots.open(socket)
     }
 
-    /// Arms receiving; nothing if any receive is in flight.
-    pub fn receive(&mut self, key: Key) {
+    fn receive(&mut self, key: Key) {
         let multishot = self.provided.is_some();
         let Some(slot) = self.slots.find(key) else { return };
         if !matches!(slot.receiving, Receiving::Nothing) || slot.closing {
@@ -239,9 +236,7 @@ impl Uring {
         self.push(entry.user_data(pack(KIND_RECEIVE, key)));
     }
 
-    /// Lends `buffer` to the kernel: at most `bytes_max` bytes are appended into the capacity it
-    /// has. Only when no receive is in flight (see [`Uring::is_receiving`]).
-    pub fn receive_into(&mut self, key: Key, mut buffer: BytesMut, bytes_max: usize) {
+    fn receive_into(&mut self, key: Key, mut buffer: BytesMut, bytes_max: usize) {
         let Some(slot) = self.slots.find(key) else { return };
         assert!(matches!(slot.receiving, Receiving::Nothing) && !slot.closing);
         let fd = types::Fd(raw_fd(slot));
@@ -254,9 +249,7 @@ impl Uring {
         self.push(entry.user_data(pack(KIND_RECEIVE_INTO, key)));
     }
 
-    /// Asks the kernel to end a multishot receive; [`Done::ReceiveEnded`] says when it has, and
-    /// bytes may still come before that.
-    pub fn stop_receiving(&mut self, key: Key) {
+    fn stop_receiving(&mut self, key: Key) {
         let Some(slot) = self.slots.find(key) else { return };
         if let Receiving::Multishot { cancelling: cancelling @ false } = &mut slot.receiving {
             *cancelling = true;
@@ -264,12 +257,11 @@ impl Uring {
         }
     }
 
-    pub fn is_receiving(&mut self, key: Key) -> bool {
+    fn is_receiving(&mut self, key: Key) -> bool {
         self.slots.find(key).is_some_and(|slot| !matches!(slot.receiving, Receiving::Nothing))
     }
 
-    /// Sends all of `bytes`; one send at a time (see [`Uring::is_sending`]).
-    pub fn send(&mut self, key: Key, bytes: Bytes) {
+    fn send(&mut self, key: Key, bytes: Bytes) {
         let Some(slot) = self.slots.find(key) else { return };
         assert!(slot.sending.is_none() && !slot.closing && !bytes.is_empty());
         slot.sending = Some(Sending { rest: bytes });
@@ -277,30 +269,24 @@ impl Uring {
         self.push_send(key);
     }
 
-    pub fn is_sending(&mut self, key: Key) -> bool {
+    fn is_sending(&mut self, key: Key) -> bool {
         self.slots.find(key).is_some_and(|slot| slot.sending.is_some())
     }
 
-    /// Says to the peer that no more will come, and goes on receiving.
-    pub fn finish_sending(&mut self, key: Key) {
+    fn finish_sending(&mut self, key: Key) {
         if let Some(fd) = self.slots.find(key).and_then(|slot| slot.fd.as_ref()) {
             let _ = rustix::net::shutdown(fd, Shutdown::Write);
         }
     }
 
-    /// As [`Uring::close`], but the peer gets a reset, and what it has not received is thrown away:
-    /// for one that heard that we have finished and goes on sending. A shutdown alone would open
-    /// its window no more and leave it waiting until the kernel forgets the socket.
-    pub fn reset(&mut self, key: Key) {
+    fn reset(&mut self, key: Key) {
         if let Some(fd) = self.slots.find(key).and_then(|slot| slot.fd.as_ref()) {
             let _ = rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO));
         }
         self.close(key);
     }
 
-    /// Ends the connection. Its key means nothing from here on; the slot is free once the kernel
-    /// has let go of it.
-    pub fn close(&mut self, key: Key) {
+    fn close(&mut self, key: Key) {
         let Some(slot) = self.slots.find(key) else { return };
         slot.closing = true;
         if slot.in_flight > 0
@@ -312,8 +298,7 @@ impl Uring {
         self.slots.free_if_idle(key.index);
     }
 
-    /// The bytes of a chunk.
-    pub fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
+    fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
         match (chunk, &self.provided) {
             (Chunk::Owned(buffer), _) => buffer,
             (Chunk::Provided { buffer, bytes }, Some(provided)) => provided.bytes(*buffer, *bytes),
@@ -321,8 +306,7 @@ impl Uring {
         }
     }
 
-    /// Returns a chunk's buffer to the kernel.
-    pub fn give_back(&mut self, chunk: Chunk) {
+    fn give_back(&mut self, chunk: Chunk) {
         if let (Chunk::Provided { buffer, .. }, Some(provided)) = (chunk, &mut self.provided) {
             provided.give_back(buffer);
         }
@@ -330,9 +314,7 @@ impl Uring {
 
     // --- the wait ---
 
-    /// Submits what was asked and waits until something is done, `timeout` passed (`None`: no
-    /// limit) or the [`Wake`] was used.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.stats.enters += 1;
         let ring = self.ring.as_mut().expect("the ring lives until drop");
         let waited = match timeout {
@@ -366,6 +348,12 @@ impl Uring {
         outcome
     }
 
+    fn next_done(&mut self) -> Option<Done<OwnedFd>> {
+        self.done.pop_front()
+    }
+}
+
+impl Uring {
     /// Takes the completions out of the kernel's queue, so that it has room again.
     fn reap(&mut self) {
         let ring = self.ring.as_mut().expect("the ring lives until drop");
@@ -375,11 +363,6 @@ impl Uring {
         self.completions
             .extend(queue.by_ref().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
         self.stats.completions += (self.completions.len() - before) as u64;
-    }
-
-    /// What was done, in the order in which the kernel said so.
-    pub fn next_done(&mut self) -> Option<Done> {
-        self.done.pop_front()
     }
 
     fn complete(&mut self, user_data: u64, result: i32, flags: u32) {
