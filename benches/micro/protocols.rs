@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use forebay_net::fields::Fields;
 use forebay_net::http1::Http1;
 use forebay_net::http2::Http2;
 use forebay_net::request::{
@@ -319,6 +320,6 @@ fn serve(
     (path, body.into())
 }
 
-fn named(pairs: Vec<(http::HeaderName, HeaderValue)>) -> HeaderMap {
-    pairs.into_iter().collect()
+fn named(fields: Fields) -> HeaderMap {
+    fields.into_iter().collect()
 }

@@ -1,4 +1,5 @@
-//! Batching by splicing: a batch is a chain of byte ranges, never a copy.
+//! Batching by splicing: a batch is a chain of byte ranges; only small requests are copied together
+//! ([`Gatherer`]).
 //!
 //! A request of traces, metrics or logs is nothing but a repeated field, so the concatenation of
 //! two valid requests is a valid request with the items of both. A [`Chain`] is such a
@@ -16,8 +17,10 @@ use bytes::Bytes;
 use crate::check::Checked;
 use crate::signal::{Counts, Signal};
 
+pub use gather::Gatherer;
 pub use merge::{Merged, Merger, PLACES_MAX};
 
+mod gather;
 mod merge;
 
 /// A valid request as a chain of bytes. Cloning shares the bytes.

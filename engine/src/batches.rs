@@ -1,7 +1,8 @@
 //! Requests become batches: spliced while they wait, sealed by items, bytes or age.
 //!
-//! One [`Batcher`] per pipeline and receiver core. It never copies an item's bytes and never
-//! drops one: what goes in comes out in a [`Sealed`], in order.
+//! One [`Batcher`] per pipeline and receiver core. It never drops an item: what goes in comes out
+//! in a [`Sealed`], in order. Small requests that share a batch are copied together, others stay
+//! where they are.
 //!
 //! Always
 //! - A sealed batch keeps to `items_max` and `bytes_max`, unless a single item is larger.
@@ -11,7 +12,8 @@
 use std::rc::Rc;
 
 use forebay_codec::check::Checked;
-use forebay_codec::splice::Chain;
+use forebay_codec::signal::Signal;
+use forebay_codec::splice::{Chain, Gatherer};
 use forebay_codec::split::split;
 use forebay_net::request::Nanos;
 
@@ -68,7 +70,10 @@ pub struct Batcher {
 
 #[derive(Debug)]
 struct Open {
-    batch: Sealed,
+    gatherer: Gatherer,
+    held: Held,
+    tickets: Vec<TicketId>,
+    requests: usize,
     due: Nanos,
 }
 
@@ -87,25 +92,46 @@ impl Batcher {
         now: Nanos,
         sealed: &mut Vec<Sealed>,
     ) -> u32 {
-        let (items_max, bytes_max) = (self.settings.items_max, self.settings.bytes_max);
-        let items = checked.counts().items;
+        if !self.settings.is_within_bounds(checked.counts().items, checked.bytes().len() as u64) {
+            return self.push_in_pieces(checked, share, ticket, now, sealed);
+        }
+        let (signal, counts) = (checked.signal(), checked.counts());
         let bytes = checked.bytes().len() as u64;
-        let fits = (items_max == 0 || items <= items_max) && (bytes_max == 0 || bytes <= bytes_max);
-        let pieces = match fits {
+        let is_unbatched = self.settings.is_unbatched();
+        let open = self.room_for(signal, counts.items, bytes, now, sealed);
+        open.add(share, ticket);
+        match is_unbatched {
             true => {
-                let mut chain = Chain::new(checked.signal());
+                let mut chain = Chain::new(signal);
                 chain.push(checked);
-                vec![chain]
+                open.gatherer.append(chain);
             }
-            false => split(checked, items_max, bytes_max),
-        };
+            false => open.gatherer.push(checked),
+        }
+        self.seal_if_full(sealed);
+        1
+    }
+
+    fn push_in_pieces(
+        &mut self,
+        checked: Checked,
+        share: Share,
+        ticket: Option<TicketId>,
+        now: Nanos,
+        sealed: &mut Vec<Sealed>,
+    ) -> u32 {
+        let pieces = split(checked, self.settings.items_max, self.settings.bytes_max);
         let share = match share {
             Share::Own(bytes) if pieces.len() > 1 => Share::Joint(Rc::new(bytes)),
             share => share,
         };
         let parts = pieces.len() as u32;
         for piece in pieces {
-            self.add(piece, share.clone(), ticket, now, sealed);
+            let (items, bytes) = (piece.counts.items, piece.bytes);
+            let open = self.room_for(piece.signal, items, bytes, now, sealed);
+            open.add(share.clone(), ticket);
+            open.gatherer.append(piece);
+            self.seal_if_full(sealed);
         }
         parts
     }
@@ -119,7 +145,7 @@ impl Batcher {
 
     /// Seals whatever is open.
     pub fn seal(&mut self, sealed: &mut Vec<Sealed>) {
-        sealed.extend(self.open.take().map(|open| open.batch));
+        sealed.extend(self.open.take().map(Open::seal));
     }
 
     /// When [`Batcher::seal_due`] has something to do.
@@ -127,51 +153,69 @@ impl Batcher {
         self.open.as_ref().map(|open| open.due)
     }
 
-    fn add(
+    /// The open batch, if this fits into it; else that is sealed, and a new one is opened.
+    fn room_for(
         &mut self,
-        piece: Chain,
-        share: Share,
-        ticket: Option<TicketId>,
+        signal: Signal,
+        items: u64,
+        bytes: u64,
         now: Nanos,
         sealed: &mut Vec<Sealed>,
-    ) {
+    ) -> &mut Open {
         let settings = self.settings;
-        if self.open.as_ref().is_some_and(|open| !open.batch.has_room_for(&piece, &settings)) {
+        let has_room = |open: &Open| {
+            let chain = open.gatherer.chain();
+            chain.takes(signal)
+                && settings.is_within_bounds(chain.counts.items + items, chain.bytes + bytes)
+        };
+        if self.open.as_ref().is_some_and(|open| !has_room(open)) {
             self.seal(sealed);
         }
-        let open = self.open.get_or_insert_with(|| Open {
-            batch: Sealed {
-                chain: Chain::new(piece.signal),
-                held: Held::default(),
-                tickets: Vec::new(),
-                requests: 0,
-            },
+        self.open.get_or_insert_with(|| Open {
+            gatherer: Gatherer::new(signal),
+            held: Held::default(),
+            tickets: Vec::new(),
+            requests: 0,
             due: now + settings.flush_timeout.as_nanos() as Nanos,
-        });
-        open.batch.chain.append(piece);
-        open.batch.held.add(share);
-        open.batch.requests += 1;
-        open.batch.tickets.extend(ticket);
-        if open.batch.is_full(&settings) {
+        })
+    }
+
+    fn seal_if_full(&mut self, sealed: &mut Vec<Sealed>) {
+        let is_full = |open: &Open| self.settings.is_full(open.gatherer.chain());
+        if self.open.as_ref().is_some_and(is_full) {
             self.seal(sealed);
         }
     }
 }
 
-impl Sealed {
-    fn has_room_for(&self, piece: &Chain, settings: &plan::Batch) -> bool {
-        let items = self.chain.counts.items + piece.counts.items;
-        let bytes = self.chain.bytes + piece.bytes;
-        self.chain.takes(piece.signal)
-            && (settings.items_max == 0 || items <= settings.items_max)
-            && (settings.bytes_max == 0 || bytes <= settings.bytes_max)
+impl Open {
+    fn add(&mut self, share: Share, ticket: Option<TicketId>) {
+        self.held.add(share);
+        self.requests += 1;
+        self.tickets.extend(ticket);
     }
 
-    fn is_full(&self, settings: &plan::Batch) -> bool {
-        let unbatched = settings.items_min == 0 && settings.bytes_min == 0;
-        let by_items = settings.items_min > 0 && self.chain.counts.items >= settings.items_min;
-        let by_bytes = settings.bytes_min > 0 && self.chain.bytes >= settings.bytes_min;
-        unbatched || by_items || by_bytes
+    fn seal(self) -> Sealed {
+        let Open { gatherer, held, tickets, requests, .. } = self;
+        Sealed { chain: gatherer.finish(), held, tickets, requests }
+    }
+}
+
+impl plan::Batch {
+    /// Each request goes on by itself.
+    fn is_unbatched(&self) -> bool {
+        self.items_min == 0 && self.bytes_min == 0
+    }
+
+    fn is_within_bounds(&self, items: u64, bytes: u64) -> bool {
+        (self.items_max == 0 || items <= self.items_max)
+            && (self.bytes_max == 0 || bytes <= self.bytes_max)
+    }
+
+    fn is_full(&self, chain: &Chain) -> bool {
+        let by_items = self.items_min > 0 && chain.counts.items >= self.items_min;
+        let by_bytes = self.bytes_min > 0 && chain.bytes >= self.bytes_min;
+        self.is_unbatched() || by_items || by_bytes
     }
 }
 

@@ -27,10 +27,10 @@ use forebay_codec::status::PartialSuccess;
 use forebay_net::grpc;
 use forebay_net::request::{Admitted, Answer, Door, Head, Protocol, Refusal, Request, Trouble};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderName, StatusCode};
 
 use self::answers::{Form, Problem, Shape};
-use self::process::{KEPT_REQUEST_BYTES, Part, Processors};
+use self::process::{KEPT_REQUEST_BYTES, Parts, Processors};
 use self::route::{Route, route};
 use crate::budget::Budget;
 use crate::config::plan::Plan;
@@ -74,7 +74,7 @@ pub struct TakenItems {
     pub count: u64,
     /// What is left of it for each pipeline, with its share of the budget. None: all of it was
     /// filtered.
-    pub parts: Vec<Part>,
+    pub parts: Parts,
     pub route: Route,
     /// For how long a gRPC client waits, if it said so.
     pub timeout: Option<Duration>,
@@ -133,7 +133,7 @@ impl Ingest {
     pub fn take(&mut self, request: Request) -> Result<Taken, (Route, Problem)> {
         let route = Route::unpack(request.tag);
         let mut reserved = request.reserved;
-        let timeout = request.head.headers.get(GRPC_TIMEOUT);
+        let timeout = request.head.headers.get(&GRPC_TIMEOUT);
         let timeout = timeout.and_then(|value| grpc::timeout(value.to_str().ok()?));
         let outcome = self.read(&route, request, &mut reserved);
         let Mended { checked, items_refused, parts_refused, texts_replaced } = match outcome {
@@ -178,7 +178,7 @@ impl Ingest {
         route: &Route,
         checked: Checked,
         reserved: &mut usize,
-    ) -> Result<Vec<Part>, Problem> {
+    ) -> Result<Parts, Problem> {
         let receiver = self.plan.listeners[usize::from(route.listener)].receiver;
         let pipelines = &self.pipelines[usize::from(receiver)][route.signal.index()];
         let bytes_max = self.budget.bytes_max().saturating_sub(KEPT_REQUEST_BYTES);
@@ -206,7 +206,7 @@ impl Ingest {
         let body = match route.transport {
             Transport::Http => self.decompress(route, route.encoding, request.body, bytes_max)?,
             Transport::Grpc => {
-                let (compressed, message) = grpc::unframe(&request.body)
+                let (compressed, message) = grpc::unframe(request.body)
                     .map_err(|error| Problem::grpc(grpc::code::INTERNAL, error.to_string()))?;
                 match (compressed, route.encoding) {
                     (false, _) => message,
@@ -437,8 +437,10 @@ impl Door for Ingest {
         self.rows().unrouted[RequestEnd::Abandoned as usize].add(1);
     }
 
-    fn reads(&self, name: &HeaderName) -> bool {
-        [CONTENT_TYPE, CONTENT_ENCODING, GRPC_ENCODING, GRPC_TIMEOUT].contains(name)
+    fn read_names(&self) -> Option<&'static [HeaderName]> {
+        static READ: [HeaderName; 4] =
+            [CONTENT_TYPE, CONTENT_ENCODING, GRPC_ENCODING, GRPC_TIMEOUT];
+        Some(&READ)
     }
 
     fn trouble(&mut self, trouble: Trouble) {
@@ -449,17 +451,9 @@ impl Door for Ingest {
 /// Takes out of the head what no answer and no batch will need, and says what the rest, with the
 /// state that a protocol keeps for an open request, is charged at the budget.
 fn keep_what_is_needed(head: &mut Head) -> usize {
-    let mut needed = HeaderMap::new();
-    let mut bytes = OPEN_REQUEST_BYTES;
-    for name in [CONTENT_TYPE, GRPC_TIMEOUT] {
-        if let Some(value) = head.headers.remove(&name) {
-            bytes += value.len();
-            needed.insert(name, value);
-        }
-    }
-    head.headers = needed;
-    head.path = String::new();
-    bytes
+    head.headers.keep(&[CONTENT_TYPE, GRPC_TIMEOUT]);
+    head.path = Arc::default();
+    OPEN_REQUEST_BYTES + head.headers.iter().map(|(_, value)| value.len()).sum::<usize>()
 }
 
 /// What a sender hears whose request was taken but for items with text that is not UTF-8.

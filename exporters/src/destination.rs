@@ -18,7 +18,6 @@ pub struct Destination {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a handful is made, once, at start")]
 pub enum Kind {
     OtlpGrpc(OtlpGrpc),
     OtlpHttp(OtlpHttp),

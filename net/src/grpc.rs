@@ -6,9 +6,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use crate::fields::Fields;
 use crate::request::Answer;
 
 /// A flag and a length stand before each message.
@@ -61,7 +62,7 @@ impl std::fmt::Display for FrameError {
 }
 
 /// Takes the single message of a unary call apart: whether it is compressed, and its bytes.
-pub fn unframe(body: &Bytes) -> Result<(bool, Bytes), FrameError> {
+pub fn unframe(mut body: Bytes) -> Result<(bool, Bytes), FrameError> {
     let Some((prefix, rest)) = body.split_at_checked(PREFIX_BYTES) else {
         return Err(FrameError::Truncated);
     };
@@ -70,7 +71,11 @@ pub fn unframe(body: &Bytes) -> Result<(bool, Bytes), FrameError> {
         (flag @ 2.., _) => Err(FrameError::BadFlag(flag)),
         (_, std::cmp::Ordering::Less) => Err(FrameError::Truncated),
         (_, std::cmp::Ordering::Greater) => Err(FrameError::MoreThanOne),
-        (flag, std::cmp::Ordering::Equal) => Ok((flag == 1, body.slice(PREFIX_BYTES..))),
+        (flag, std::cmp::Ordering::Equal) => {
+            // In place: a second handle would cost memory of its own.
+            body.advance(PREFIX_BYTES);
+            Ok((flag == 1, body))
+        }
     }
 }
 
@@ -96,23 +101,23 @@ const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bi
 pub fn ok(message: &[u8]) -> Answer {
     Answer {
         status: StatusCode::OK,
-        headers: vec![(http::header::CONTENT_TYPE, CONTENT_TYPE)],
+        headers: Fields::from([(http::header::CONTENT_TYPE, CONTENT_TYPE)]),
         body: frame(message),
-        trailers: vec![(GRPC_STATUS, HeaderValue::from_static("0"))],
+        trailers: Fields::from([(GRPC_STATUS, HeaderValue::from_static("0"))]),
     }
 }
 
 /// The trailers-only answer to a call that failed. `details` is a `google.rpc.Status`, encoded.
 pub fn failed(code: u32, message: &str, details: Option<&[u8]>) -> Answer {
-    let mut headers = vec![
+    let mut headers = Fields::from([
         (http::header::CONTENT_TYPE, CONTENT_TYPE),
         (GRPC_STATUS, HeaderValue::from(code)),
         (GRPC_MESSAGE, percent_encode(message)),
-    ];
+    ]);
     if let Some(details) = details {
-        headers.push((GRPC_DETAILS, base64_unpadded(details)));
+        headers.push(GRPC_DETAILS, base64_unpadded(details));
     }
-    Answer { status: StatusCode::OK, headers, body: Bytes::new(), trailers: Vec::new() }
+    Answer { status: StatusCode::OK, headers, body: Bytes::new(), trailers: Fields::new() }
 }
 
 /// `grpc-timeout`: at most eight digits and a unit. `None` for anything else.
@@ -165,7 +170,7 @@ mod tests {
     fn a_message_that_is_framed_comes_back_whole() {
         for length in [0usize, 1, 5, 70_000] {
             let message = vec![7u8; length];
-            let (compressed, back) = unframe(&frame(&message)).unwrap();
+            let (compressed, back) = unframe(frame(&message)).unwrap();
             assert!(!compressed);
             assert_eq!(back, message);
         }
@@ -174,7 +179,7 @@ mod tests {
     #[test]
     fn a_body_that_is_not_one_message_is_told_apart() {
         let check = |body: &'static [u8], expected| {
-            assert_eq!(unframe(&Bytes::from_static(body)), Err(expected));
+            assert_eq!(unframe(Bytes::from_static(body)), Err(expected));
         };
         check(b"", FrameError::Truncated);
         check(b"\0\0\0\0", FrameError::Truncated);

@@ -16,12 +16,12 @@ mod head;
 use std::fmt::Write as _;
 use std::mem;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::{Method, StatusCode};
 
 use self::chunked::Chunked;
-use self::head::{Parsed, parse};
+use self::head::{Complete, Malformed, parse};
 use crate::request::{
     Answer, Core, Head, Limits, Nanos, Protocol, Refusal, Request, RequestId, Standing, Turn,
 };
@@ -104,32 +104,48 @@ impl Http1 {
         }
     }
 
-    /// Takes as many steps as the input allows.
-    fn advance(&mut self, turn: &mut Turn<'_>) {
-        loop {
-            self.blocked = self.awaiting_answer || self.output.len() >= OUTPUT_BYTES_MAX;
-            let more = match &mut self.state {
-                State::Over => {
-                    self.input.clear();
-                    false
-                }
-                State::Head if self.blocked => false,
-                State::Head => self.read_head(turn),
-                State::Body(_) => self.read_body(turn),
-                State::Discard { .. } => self.discard(turn.now),
-            };
-            if !more {
-                break;
+    /// Takes as many steps as the input allows. What of `fresh` can't be used yet is kept; else it
+    /// is read where it lies.
+    fn advance(&mut self, fresh: &[u8], turn: &mut Turn<'_>) {
+        let mut kept = mem::take(&mut self.input);
+        if kept.is_empty() {
+            let mut rest = fresh;
+            self.take_steps(&mut rest, turn);
+            self.input.extend_from_slice(rest);
+        } else {
+            kept.extend_from_slice(fresh);
+            let mut rest = &kept[..];
+            self.take_steps(&mut rest, turn);
+            let taken = kept.len() - rest.len();
+            kept.advance(taken);
+            if !kept.is_empty() {
+                // Else let go of: an idle connection holds no buffer.
+                self.input = kept;
             }
-        }
-        if self.input.is_empty() {
-            // An idle connection holds no buffer.
-            self.input = BytesMut::new();
         }
         let waits = self.awaiting_answer || (self.blocked && !self.input.is_empty());
         if self.eof && !waits && self.finish.is_none() {
             self.abandon(turn);
             self.end(Standing::Finish, turn);
+        }
+    }
+
+    fn take_steps(&mut self, rest: &mut &[u8], turn: &mut Turn<'_>) {
+        loop {
+            self.blocked = self.awaiting_answer || self.output.len() >= OUTPUT_BYTES_MAX;
+            let more = match &mut self.state {
+                State::Over => false,
+                State::Head if self.blocked => false,
+                State::Head => self.read_head(rest, turn),
+                State::Body(_) => self.read_body(rest, turn),
+                State::Discard { .. } => self.discard(rest, turn.now),
+            };
+            if !more {
+                break;
+            }
+        }
+        if matches!(self.state, State::Over) {
+            *rest = &[];
         }
     }
 
@@ -145,18 +161,19 @@ impl Http1 {
         }
     }
 
-    fn read_head(&mut self, turn: &mut Turn<'_>) -> bool {
+    fn read_head(&mut self, rest: &mut &[u8], turn: &mut Turn<'_>) -> bool {
         // A client may send an empty line before a request (RFC 9112, 2.2).
-        while self.input.starts_with(b"\r\n") {
-            let _ = self.input.split_to(2);
+        while let Some(behind) = rest.strip_prefix(b"\r\n") {
+            *rest = behind;
         }
-        if self.input.is_empty() {
+        if rest.is_empty() {
             return false;
         }
         self.bodiless = false;
-        match parse(&self.input, turn.listener, turn.limits.header_bytes_max) {
-            Parsed::Partial => false,
-            Parsed::Malformed { head, status, reason } => {
+        let bytes_max = turn.limits.header_bytes_max;
+        match parse(rest, turn.listener, bytes_max, turn.door.read_names()) {
+            Ok(None) => false,
+            Err(Malformed { head, status, reason }) => {
                 let answer = match head {
                     Some(head) => turn.door.refuse(&head, Refusal::Malformed { status, reason }),
                     None => turn.door.malformed(status, reason),
@@ -164,18 +181,20 @@ impl Http1 {
                 self.refuse_and_finish(answer, turn);
                 false
             }
-            Parsed::Complete { head, bytes, chunked, keep_alive, expects_continue } => {
-                let _ = self.input.split_to(bytes);
+            Ok(Some(complete)) => {
+                *rest = &rest[complete.bytes..];
                 self.since = turn.now;
-                self.keep_alive = keep_alive && !self.draining;
-                self.bodiless = head.method == Method::HEAD;
-                self.take_head(*head, chunked, expects_continue, turn);
+                self.keep_alive = complete.keep_alive && !self.draining;
+                self.bodiless = complete.head.method == Method::HEAD;
+                self.take_head(complete, rest.is_empty(), turn);
                 true
             }
         }
     }
 
-    fn take_head(&mut self, mut head: Head, chunked: bool, expects: bool, turn: &mut Turn<'_>) {
+    /// `is_last`: nothing has come behind it.
+    fn take_head(&mut self, complete: Complete, is_last: bool, turn: &mut Turn<'_>) {
+        let Complete { mut head, chunked, expects_continue: expects, .. } = complete;
         let framing = match chunked {
             true => Framing::Chunked(Chunked::new()),
             false => Framing::Length(head.content_length.unwrap_or(0)),
@@ -190,7 +209,7 @@ impl Http1 {
             let answer = turn.door.refuse(&head, Refusal::TooLarge { bytes_max });
             return self.refuse(answer, framing, expects, turn);
         }
-        if expects && self.input.is_empty() {
+        if expects && is_last {
             self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         self.state = State::Body(Box::new(Receiving {
@@ -204,14 +223,14 @@ impl Http1 {
         }));
     }
 
-    fn read_body(&mut self, turn: &mut Turn<'_>) -> bool {
+    fn read_body(&mut self, rest: &mut &[u8], turn: &mut Turn<'_>) -> bool {
         let State::Body(receiving) = &mut self.state else {
             return false;
         };
-        if !self.input.is_empty() {
+        if !rest.is_empty() {
             self.since = turn.now;
         }
-        let step = receiving.take_from(&mut self.input, turn);
+        let step = receiving.take_from(rest, turn);
         match step {
             Step::NeedsMore => false,
             Step::Complete => {
@@ -286,23 +305,23 @@ impl Http1 {
         self.end(Standing::FinishThenLinger, turn);
     }
 
-    fn discard(&mut self, now: Nanos) -> bool {
+    fn discard(&mut self, rest: &mut &[u8], now: Nanos) -> bool {
         let State::Discard { framing, left } = &mut self.state else {
             return false;
         };
-        let before = self.input.len();
+        let before = rest.len();
         if before > 0 {
             self.since = now;
         }
         let complete = match framing {
             Framing::Length(length) => {
-                let taken = self.input.len().min(*length as usize);
-                let _ = self.input.split_to(taken);
+                let taken = rest.len().min(*length as usize);
+                *rest = &rest[taken..];
                 *length -= taken as u64;
                 *length == 0
             }
             Framing::Chunked(chunked) => loop {
-                match chunked.next(&mut self.input) {
+                match chunked.next(rest) {
                     chunked::Piece::Data(_) => {}
                     chunked::Piece::NeedsMore => break false,
                     chunked::Piece::End => break true,
@@ -313,7 +332,7 @@ impl Http1 {
                 }
             },
         };
-        *left = left.saturating_sub((before - self.input.len()) as u64);
+        *left = left.saturating_sub((before - rest.len()) as u64);
         if complete {
             self.state = State::Head;
         } else if *left == 0 {
@@ -361,13 +380,12 @@ impl Core for Http1 {
         if self.input.is_empty() && matches!(self.state, State::Head) {
             self.since = turn.now;
         }
-        self.input.extend_from_slice(input);
-        self.advance(turn);
+        self.advance(input, turn);
     }
 
     fn handle_eof(&mut self, turn: &mut Turn<'_>) {
         self.eof = true;
-        self.advance(turn);
+        self.advance(&[], turn);
     }
 
     fn handle_sent(&mut self, turn: &mut Turn<'_>) {
@@ -375,7 +393,7 @@ impl Core for Http1 {
             // The time that the peer took to read its answers is not the next header's.
             self.since = turn.now;
         }
-        self.advance(turn);
+        self.advance(&[], turn);
     }
 
     fn handle_answer(&mut self, stream: u32, answer: Answer, turn: &mut Turn<'_>) {
@@ -391,7 +409,7 @@ impl Core for Http1 {
         if !self.keep_alive {
             self.end(Standing::FinishThenLinger, turn);
         }
-        self.advance(turn);
+        self.advance(&[], turn);
     }
 
     fn handle_timeout(&mut self, turn: &mut Turn<'_>) {
@@ -496,7 +514,7 @@ impl Core for Http1 {
             let answer = turn.door.refuse(&receiving.head, Refusal::Overloaded);
             self.drop_body(turn, answer);
         }
-        self.advance(turn);
+        self.advance(&[], turn);
     }
 }
 
@@ -508,7 +526,7 @@ enum Step {
 }
 
 impl Receiving {
-    fn take_from(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) -> Step {
+    fn take_from(&mut self, input: &mut &[u8], turn: &mut Turn<'_>) -> Step {
         loop {
             let piece = match &mut self.framing {
                 Framing::Length(0) => return Step::Complete,
@@ -516,7 +534,9 @@ impl Receiving {
                 Framing::Length(left) => {
                     let taken = input.len().min(*left as usize);
                     *left -= taken as u64;
-                    input.split_to(taken)
+                    let (piece, behind) = input.split_at(taken);
+                    *input = behind;
+                    piece
                 }
                 Framing::Chunked(chunked) => match chunked.next(input) {
                     chunked::Piece::Data(data) => data,
@@ -532,7 +552,7 @@ impl Receiving {
                 return Step::Refused(Refusal::Overloaded);
             }
             self.reserved += piece.len();
-            self.body.extend_from_slice(&piece);
+            self.body.extend_from_slice(piece);
         }
     }
 }

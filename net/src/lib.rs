@@ -10,6 +10,7 @@
 //! - Every buffer is bounded, by a limit or by the budget that the [`request::Door`] keeps.
 
 pub mod dial;
+pub mod fields;
 pub mod glommio_io;
 pub mod grpc;
 pub mod http1;

@@ -4,9 +4,12 @@
 //! body; so a request that would be refused anyway costs no memory. Body bytes are kept only after
 //! [`Door::reserve`]; whoever ends up with the [`Request`] owes the door `reserved` bytes.
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use std::sync::Arc;
 
+use bytes::Bytes;
+use http::{HeaderName, Method, StatusCode};
+
+use crate::fields::Fields;
 use crate::ring::Key;
 
 /// Nanoseconds on the monotonic clock of whoever drives this code.
@@ -24,8 +27,9 @@ pub struct Head {
     pub listener: u16,
     pub protocol: Protocol,
     pub method: Method,
-    pub path: String,
-    pub headers: HeaderMap,
+    pub path: Arc<str>,
+    /// Those that the door reads ([`Door::read_names`]), maybe more.
+    pub headers: Fields,
     /// Bytes of body that the client announced, if it did.
     pub content_length: Option<u64>,
 }
@@ -54,11 +58,11 @@ pub struct Request {
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: Fields,
     pub body: Bytes,
     /// gRPC's status; only HTTP/2 carries them. Without a body they travel as trailers-only,
     /// which is for the caller to say by putting them into `headers`.
-    pub trailers: Vec<(HeaderName, HeaderValue)>,
+    pub trailers: Fields,
 }
 
 /// The terms on which a request may come in.
@@ -103,10 +107,10 @@ pub trait Door {
     fn malformed(&mut self, status: StatusCode, reason: &'static str) -> Answer;
     /// A client left in the middle of a request: `protocol` lost it before it was complete.
     fn abandoned(&mut self, protocol: Protocol);
-    /// Whether anybody reads this header's value; what nobody reads a protocol may leave out of
+    /// The headers whose values somebody reads (`None`: all); others a protocol may leave out of
     /// the head. The answer is the same for as long as the door lasts: a protocol may remember it.
-    fn reads(&self, _: &HeaderName) -> bool {
-        true
+    fn read_names(&self) -> Option<&'static [HeaderName]> {
+        None
     }
     /// A peer's behaviour cost it a stream or its connection. To be counted.
     fn trouble(&mut self, _: Trouble) {}

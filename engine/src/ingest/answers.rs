@@ -10,11 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_codec::signal::Signal;
 use forebay_codec::status::{PartialSuccess, Status};
+use forebay_net::fields::Fields;
 use forebay_net::grpc::{self, code};
 use forebay_net::request::{Answer, Head};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::route::media_type;
 use crate::ledger::Transport;
 
 /// How the bodies of a request and its answer are written.
@@ -51,9 +53,7 @@ pub struct Shape {
 impl Shape {
     /// The shape of a request that may not be one: as far as its head tells.
     pub fn guess(head: &Head) -> Shape {
-        let value = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let media_type = value.unwrap_or("").split(';').next().unwrap_or("").trim();
-        let media_type = media_type.to_ascii_lowercase();
+        let media_type = media_type(&head.headers);
         match media_type.starts_with("application/grpc") {
             true => Shape { transport: Transport::Grpc, form: Form::Proto },
             false => Shape {
@@ -147,17 +147,17 @@ impl Problem {
         if let Some(delay) = status.retry_delay {
             match self.shape.transport {
                 Transport::Http => {
-                    answer.headers.push((RETRY_AFTER, HeaderValue::from(whole_seconds(delay))));
+                    answer.headers.push(RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
                 }
                 // What gRPC's own retry policies listen to, beside RetryInfo.
-                Transport::Grpc => answer.headers.push((
+                Transport::Grpc => answer.headers.push(
                     HeaderName::from_static("grpc-retry-pushback-ms"),
                     HeaderValue::from(delay.as_millis() as u64),
-                )),
+                ),
             }
         }
         if let Some((name, value)) = self.header {
-            answer.headers.push((HeaderName::from_static(name), HeaderValue::from_static(value)));
+            answer.headers.push(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         answer
     }
@@ -183,9 +183,9 @@ fn http_answer(status: StatusCode, form: Form, body: Vec<u8>) -> Answer {
     };
     Answer {
         status,
-        headers: vec![(CONTENT_TYPE, HeaderValue::from_static(content_type))],
+        headers: Fields::from([(CONTENT_TYPE, HeaderValue::from_static(content_type))]),
         body: Bytes::from(body),
-        trailers: Vec::new(),
+        trailers: Fields::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use forebay_codec::check::Checked;
 use forebay_codec::edit::{Editor, TooLarge};
+use smallvec::SmallVec;
 
 use crate::batches::Share;
 use crate::config::plan::Plan;
@@ -22,6 +23,9 @@ pub struct Part {
     pub checked: Checked,
     pub share: Share,
 }
+
+/// As a rule there is one.
+pub type Parts = SmallVec<[Part; 1]>;
 
 /// The processors of all pipelines, with buffers of this core's own.
 pub struct Processors {
@@ -40,15 +44,8 @@ struct Passage {
 
 /// What the processors made of a request, not yet paid for.
 pub struct Processed {
-    parts: Vec<(usize, Checked, Bytes)>,
+    parts: Parts,
     bytes: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Bytes {
-    /// Those of the request, which several pipelines may share.
-    AsTheyCame,
-    Rewritten,
 }
 
 impl Processors {
@@ -68,8 +65,9 @@ impl Processors {
         bytes_max: usize,
     ) -> Result<Processed, TooLarge> {
         self.passages.clear();
-        let mut processed = Processed { parts: Vec::with_capacity(pipelines.len()), bytes: 0 };
-        let mut is_shared = false;
+        let mut processed = Processed { parts: Parts::new(), bytes: 0 };
+        // Of the first part that goes on with the request's own bytes: others share them.
+        let mut first_as_they_came = None;
         let came_at = checked.bytes().as_ptr();
         // The last pipeline, as a rule the only one, takes the request itself.
         let parts = std::iter::repeat_n(checked, pipelines.len());
@@ -92,12 +90,14 @@ impl Processors {
                 continue;
             }
             let is_rewritten = part.bytes().as_ptr() != came_at;
-            if is_rewritten || !is_shared {
-                processed.bytes += part.bytes().len() + KEPT_REQUEST_BYTES;
+            let share = match first_as_they_came {
+                Some(place) if !is_rewritten => processed.share_of(place),
+                _ => processed.charge(part.bytes().len() + KEPT_REQUEST_BYTES),
+            };
+            if !is_rewritten {
+                first_as_they_came.get_or_insert(processed.parts.len());
             }
-            is_shared |= !is_rewritten;
-            let bytes = if is_rewritten { Bytes::Rewritten } else { Bytes::AsTheyCame };
-            processed.parts.push((*pipeline, part, bytes));
+            processed.parts.push(Part { pipeline: *pipeline, checked: part, share });
         }
         Ok(processed)
     }
@@ -119,20 +119,21 @@ impl Processed {
     }
 
     /// The parts, once their bytes are reserved.
-    pub fn into_parts(self) -> Vec<Part> {
-        let as_they_came = |(_, _, bytes): &&(usize, Checked, Bytes)| *bytes == Bytes::AsTheyCame;
-        let sharing = self.parts.iter().filter(as_they_came).count();
-        let mut joint: Option<Rc<usize>> = None;
-        let part = |(pipeline, checked, bytes): (usize, Checked, Bytes)| {
-            let kept = checked.bytes().len() + KEPT_REQUEST_BYTES;
-            let share = match bytes {
-                Bytes::AsTheyCame if sharing > 1 => {
-                    Share::Joint(joint.get_or_insert_with(|| Rc::new(kept)).clone())
-                }
-                _ => Share::Own(kept),
-            };
-            Part { pipeline, checked, share }
-        };
-        self.parts.into_iter().map(part).collect()
+    pub fn into_parts(self) -> Parts {
+        self.parts
+    }
+
+    fn charge(&mut self, bytes: usize) -> Share {
+        self.bytes += bytes;
+        Share::Own(bytes)
+    }
+
+    /// Another share of what the part at `place` holds.
+    fn share_of(&mut self, place: usize) -> Share {
+        let first = &mut self.parts[place].share;
+        if let Share::Own(bytes) = *first {
+            *first = Share::Joint(Rc::new(bytes));
+        }
+        first.clone()
     }
 }

@@ -3,13 +3,17 @@
 //! Sources: OTLP 1.11 (paths, content types), gRPC over HTTP2 (content type, encodings), RFC 9110
 //! (405 with Allow, 415).
 
+use std::borrow::Cow;
+
 use forebay_codec::compress::Encoding;
 use forebay_codec::signal::Signal;
+use forebay_net::fields::Fields;
 use forebay_net::grpc::code;
 use forebay_net::request::{Head, Protocol};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
+use super::GRPC_ENCODING;
 use super::answers::{Form, Problem, Shape};
 use crate::config::plan::Listener;
 use crate::ledger::Transport;
@@ -74,18 +78,18 @@ pub fn route(
     serves: impl Fn(Signal) -> bool,
 ) -> Result<Route, Problem> {
     let content_type = media_type(&head.headers);
-    let is_grpc = is_grpc(&content_type);
-    match (is_grpc, &listener.grpc, &listener.http) {
-        (true, Some(_), _) if head.protocol == Protocol::Http2 => grpc(head, &content_type, serves),
+    let content_type = &*content_type;
+    match (is_grpc(content_type), &listener.grpc, &listener.http) {
+        (true, Some(_), _) if head.protocol == Protocol::Http2 => grpc(head, content_type, serves),
         (true, _, _) => Err(not_here(
             "gRPC is not spoken here: it takes HTTP/2, and usually has port 4317",
-            &content_type,
+            content_type,
         )),
-        (false, _, Some(http)) => http_route(head, http, &content_type, serves),
+        (false, _, Some(http)) => http_route(head, http, content_type, serves),
         (false, _, None) => Err(not_here(
             "this port takes OTLP over gRPC: the content type must be application/grpc. OTLP over \
              HTTP usually has port 4318",
-            &content_type,
+            content_type,
         )),
     }
 }
@@ -114,7 +118,7 @@ fn grpc(
     if !matches!(content_type, "application/grpc" | "application/grpc+proto") {
         return problem(code::INTERNAL, format!("{} is not protobuf", shown(content_type)));
     }
-    let signal = GRPC_PATHS.iter().position(|path| *path == head.path);
+    let signal = GRPC_PATHS.iter().position(|path| *path == &*head.path);
     let Some(signal) = signal.map(|index| Signal::ALL[index]) else {
         return problem(code::UNIMPLEMENTED, format!("unknown method {}", shown(&head.path)));
     };
@@ -124,7 +128,7 @@ fn grpc(
             format!("no pipeline takes {signal} from this receiver"),
         );
     }
-    let name = header(&head.headers, "grpc-encoding").unwrap_or("identity");
+    let name = header(&head.headers, &GRPC_ENCODING).unwrap_or("identity");
     let Some(encoding) = Encoding::from_grpc(name) else {
         let message = format!("grpc-encoding {} is not supported", shown(name));
         let mut problem = Problem::grpc(code::UNIMPLEMENTED, message);
@@ -145,7 +149,7 @@ fn http_route(
     let form = Form::of(content_type);
     let answer_form = form.unwrap_or(Form::Json);
     let problem = |status, code, message: String| Problem::http(status, code, message, answer_form);
-    let signal = http.paths.iter().position(|path| *path == head.path);
+    let signal = http.paths.iter().position(|path| **path == *head.path);
     let Some(signal) = signal.map(|index| Signal::ALL[index]).filter(|signal| serves(*signal))
     else {
         let message = format!("nothing is served at {}", shown(&head.path));
@@ -184,22 +188,30 @@ fn http_route(
 }
 
 /// The media type without parameters, in lower case.
-fn media_type(headers: &HeaderMap) -> String {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+pub(super) fn media_type(headers: &Fields) -> Cow<'_, str> {
+    let value = headers.get(&CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    in_lower_case(value.split(';').next().unwrap_or("").trim())
 }
 
 /// One coding; several, or several headers, are none that we know.
-fn content_encoding(headers: &HeaderMap) -> Option<String> {
-    let mut values = headers.get_all(CONTENT_ENCODING).iter();
+fn content_encoding(headers: &Fields) -> Option<Cow<'_, str>> {
+    let mut values = headers.get_all(&CONTENT_ENCODING);
     match (values.next(), values.next()) {
-        (None, _) => Some(String::new()),
-        (Some(value), None) => Some(value.to_str().unwrap_or("?").trim().to_ascii_lowercase()),
+        (None, _) => Some(Cow::Borrowed("")),
+        (Some(value), None) => Some(in_lower_case(value.to_str().unwrap_or("?").trim())),
         _ => None,
     }
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// As nearly everybody writes it.
+fn in_lower_case(text: &str) -> Cow<'_, str> {
+    match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(text.to_ascii_lowercase()),
+        false => Cow::Borrowed(text),
+    }
+}
+
+fn header<'a>(headers: &'a Fields, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("?"))
 }
 

@@ -3,8 +3,6 @@
 //! Strict: sizes are 1 to 16 hex digits, lines end in CRLF, and what follows a size up to the end
 //! of its line, like the trailers, is bounded and thrown away.
 
-use bytes::{Buf, BytesMut};
-
 /// Longest size line with its extensions, and longest trailer section.
 const LINE_BYTES_MAX: usize = 256;
 const TRAILER_BYTES_MAX: usize = 4096;
@@ -23,8 +21,8 @@ enum State {
     End,
 }
 
-pub(super) enum Piece {
-    Data(BytesMut),
+pub(super) enum Piece<'a> {
+    Data(&'a [u8]),
     NeedsMore,
     End,
     Malformed,
@@ -36,14 +34,14 @@ impl Chunked {
     }
 
     /// The next piece of data in `input`, which it removes from there.
-    pub(super) fn next(&mut self, input: &mut BytesMut) -> Piece {
+    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Piece<'a> {
         loop {
             self.state = match self.state {
                 State::End => return Piece::End,
                 State::Size => match line(input, LINE_BYTES_MAX) {
                     Line::Partial => return Piece::NeedsMore,
                     Line::TooLong => return Piece::Malformed,
-                    Line::Complete(line) => match size(&line) {
+                    Line::Complete(line) => match size(line) {
                         Some(0) => State::Trailer,
                         Some(bytes) => State::Data(bytes),
                         None => return Piece::Malformed,
@@ -56,18 +54,20 @@ impl Chunked {
                         0 => State::DataEnd,
                         left => State::Data(left),
                     };
-                    return Piece::Data(input.split_to(taken as usize));
+                    let (data, rest) = input.split_at(taken as usize);
+                    *input = rest;
+                    return Piece::Data(data);
                 }
                 State::DataEnd if input.len() < 2 => return Piece::NeedsMore,
                 State::DataEnd if input.starts_with(b"\r\n") => {
-                    input.advance(2);
+                    *input = &input[2..];
                     State::Size
                 }
                 State::DataEnd => return Piece::Malformed,
                 State::Trailer => match line(input, TRAILER_BYTES_MAX - self.trailer_bytes) {
                     Line::Partial => return Piece::NeedsMore,
                     Line::TooLong => return Piece::Malformed,
-                    Line::Complete(line) if line.is_empty() => State::End,
+                    Line::Complete(b"") => State::End,
                     Line::Complete(line) => {
                         self.trailer_bytes =
                             (self.trailer_bytes + line.len() + 2).min(TRAILER_BYTES_MAX);
@@ -79,18 +79,18 @@ impl Chunked {
     }
 }
 
-enum Line {
+enum Line<'a> {
     Partial,
     TooLong,
-    Complete(BytesMut),
+    Complete(&'a [u8]),
 }
 
 /// Takes a line off `input`, without its CRLF.
-fn line(input: &mut BytesMut, bytes_max: usize) -> Line {
-    match input.iter().take(bytes_max + 2).position(|byte| *byte == b'\n') {
+fn line<'a>(input: &mut &'a [u8], bytes_max: usize) -> Line<'a> {
+    match memchr::memchr(b'\n', &input[..input.len().min(bytes_max + 2)]) {
         Some(end) if end > 0 && input[end - 1] == b'\r' => {
-            let mut line = input.split_to(end + 1);
-            line.truncate(end - 1);
+            let line = &input[..end - 1];
+            *input = &input[end + 1..];
             Line::Complete(line)
         }
         Some(_) => Line::TooLong,
@@ -115,20 +115,19 @@ mod tests {
     /// Feeds `body` in pieces of `step` bytes; the data, or `None` if it is malformed, and what
     /// was left behind the end.
     fn decode(body: &[u8], step: usize) -> (Option<Vec<u8>>, Vec<u8>) {
-        let (mut chunked, mut input, mut data) = (Chunked::new(), BytesMut::new(), Vec::new());
-        let mut pieces = body.chunks(step);
+        let (mut chunked, mut data) = (Chunked::new(), Vec::new());
+        // What has come and is not taken lies in `body[taken..came]`.
+        let (mut taken, mut came) = (0, 0);
         loop {
-            match chunked.next(&mut input) {
-                Piece::Data(piece) => data.extend_from_slice(&piece),
-                Piece::End => {
-                    input.extend(pieces.flatten());
-                    return (Some(data), input.to_vec());
-                }
+            let mut input = &body[taken..came];
+            let piece = chunked.next(&mut input);
+            taken = came - input.len();
+            match piece {
+                Piece::Data(piece) => data.extend_from_slice(piece),
+                Piece::End => return (Some(data), body[taken..].to_vec()),
                 Piece::Malformed => return (None, Vec::new()),
-                Piece::NeedsMore => match pieces.next() {
-                    Some(piece) => input.extend_from_slice(piece),
-                    None => return (None, b"truncated".to_vec()),
-                },
+                Piece::NeedsMore if came == body.len() => return (None, b"truncated".to_vec()),
+                Piece::NeedsMore => came = (came + step).min(body.len()),
             }
         }
     }

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::frame::{self, Code, FrameHead, HEAD_BYTES, WINDOW_MAX, flag, kind};
 use super::stream::{Past, Recv, Send, Stream, Unsent};
 use super::{Fault, Http2};
+use crate::fields::Fields;
 use crate::request::{Answer, Nanos, Trouble};
 
 /// A literal that no table keeps, whose name has an index; so has `:status`.
@@ -64,7 +65,7 @@ impl Http2 {
         id: u32,
         credit: &mut i64,
         mut body: Bytes,
-        trailers: Vec<(HeaderName, HeaderValue)>,
+        trailers: Fields,
         since: Nanos,
     ) -> Send {
         while !body.is_empty() {
@@ -166,13 +167,7 @@ impl Http2 {
     }
 
     /// Appends a header block as a frame, or as several if the peer takes no frame so long.
-    fn put_block(
-        &mut self,
-        id: u32,
-        ends: bool,
-        status: Option<StatusCode>,
-        headers: &[(HeaderName, HeaderValue)],
-    ) {
+    fn put_block(&mut self, id: u32, ends: bool, status: Option<StatusCode>, headers: &Fields) {
         let out = &mut self.output;
         let start = out.len();
         out.extend_from_slice(&[0; HEAD_BYTES]);

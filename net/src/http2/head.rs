@@ -3,10 +3,13 @@
 //! RFC 9113, 8.2 and 8.3: each pseudo-header once, before all others; a method, a scheme and a path
 //! for all but CONNECT. What is wrong is said at the end, for the block must be read to its end.
 
+use std::sync::Arc;
+
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 
 use super::hpack::field::{Field, Name, Value};
+use crate::fields::Fields;
 use crate::request::{Head, Protocol};
 
 /// What a block came to.
@@ -24,14 +27,14 @@ pub(super) struct HeadBuilder {
     is_too_large: bool,
     malformed: Option<&'static str>,
     method: Option<Method>,
-    path: Option<String>,
+    path: Option<Arc<str>>,
     has_scheme: bool,
     authority: Option<HeaderValue>,
     /// A header came: no pseudo-header may follow.
     has_headers: bool,
     has_host: bool,
     content_length: Option<u64>,
-    headers: HeaderMap,
+    headers: Fields,
 }
 
 impl HeadBuilder {
@@ -47,7 +50,7 @@ impl HeadBuilder {
             has_headers: false,
             has_host: false,
             content_length: None,
-            headers: HeaderMap::new(),
+            headers: Fields::new(),
         }
     }
 
@@ -77,7 +80,7 @@ impl HeadBuilder {
                     Value::Text(value) => value,
                     _ => return,
                 };
-                self.is_too_large |= self.headers.try_append(name, value.clone()).is_err();
+                self.headers.push(name.clone(), value.clone());
                 None
             }
             (name, value) => self.take_pseudo(name, value),
@@ -87,7 +90,7 @@ impl HeadBuilder {
     fn take_pseudo(&mut self, name: &Name, value: &Value) -> Option<&'static str> {
         let is_second = match (name, value) {
             (Name::Method, Value::Method(method)) => self.method.replace(method.clone()).is_some(),
-            (Name::Path, Value::Path(path)) => self.path.replace(path.as_ref().into()).is_some(),
+            (Name::Path, Value::Path(path)) => self.path.replace(path.clone()).is_some(),
             (Name::Scheme, _) => std::mem::replace(&mut self.has_scheme, true),
             (_, Value::Text(authority)) => self.authority.replace(authority.clone()).is_some(),
             _ => false,
@@ -134,7 +137,7 @@ impl HeadBuilder {
         };
         let is_other =
             |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
-        self.headers.get_all(HOST).iter().any(is_other)
+        self.headers.get_all(&HOST).any(is_other)
     }
 
     /// What is wrong with a block that ends a body: trailers have no pseudo-headers.

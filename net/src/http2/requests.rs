@@ -2,7 +2,7 @@
 //! there: refused with an answer, reset by either side, abandoned.
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use super::frame::{self, Code};
 use super::head::{self, Block, HeadBuilder};
@@ -25,9 +25,10 @@ impl Http2 {
         turn: &mut Turn<'_>,
     ) -> Result<(), Fault> {
         let mut builder = HeadBuilder::new(turn.limits.header_bytes_max);
-        let door = &*turn.door;
+        let read_names = turn.door.read_names();
+        let reads = |name: &HeaderName| read_names.is_none_or(|names| names.contains(name));
         self.decoder
-            .decode(fragment, &mut |name| door.reads(name), |field, bytes| {
+            .decode(fragment, &mut |name| reads(name), |field, bytes| {
                 builder.take(field, bytes);
             })
             .map_err(|error| {

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue};
 
+use crate::fields::Fields;
 use crate::request::{Head, Nanos, Refusal, Turn};
 
 /// Below this a body's buffer grows in steps of it.
@@ -71,7 +71,7 @@ pub(super) struct Discarding {
 
 pub(super) struct Unsent {
     pub(super) body: Bytes,
-    pub(super) trailers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) trailers: Fields,
     pub(super) since: Nanos,
 }
 

@@ -1,6 +1,7 @@
 //! A door and a turn for protocol cores under test.
 
 use bytes::Bytes;
+use forebay_net::fields::Fields;
 use forebay_net::request::{
     Admitted, Answer, Door, Head, Limits, Nanos, Protocol, Refusal, Request, Trouble, Turn,
 };
@@ -113,7 +114,7 @@ pub(crate) fn ok() -> Answer {
 }
 
 pub(crate) fn answer(status: StatusCode) -> Answer {
-    Answer { status, headers: Vec::new(), body: Bytes::new(), trailers: Vec::new() }
+    Answer { status, headers: Fields::new(), body: Bytes::new(), trailers: Fields::new() }
 }
 
 /// xorshift64 from a seed.

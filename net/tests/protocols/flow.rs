@@ -1,6 +1,7 @@
 //! Answers under flow control, what waits for whom and for how long, and how a connection ends.
 
 use bytes::Bytes;
+use forebay_net::fields::Fields;
 use forebay_net::http2::Http2;
 use forebay_net::request::{Answer, Core, Standing, Trouble};
 use http::{HeaderName, HeaderValue};
@@ -19,7 +20,7 @@ fn number(value: usize) -> [u8; 4] {
 
 fn with_body(bytes: usize) -> Answer {
     let trailer = (HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"));
-    Answer { body: Bytes::from(vec![7; bytes]), trailers: vec![trailer], ..desk::ok() }
+    Answer { body: Bytes::from(vec![7; bytes]), trailers: Fields::from([trailer]), ..desk::ok() }
 }
 
 fn initial_window(bytes: usize) -> Vec<u8> {
@@ -128,7 +129,7 @@ fn a_long_header_block_is_cut_into_frames_that_the_peer_takes() {
     let mut core = open(&mut desk);
     core.handle_input(&request(1), &mut desk.turn());
     let value = HeaderValue::from_str(&"m".repeat(40_000)).unwrap();
-    let headers = vec![(HeaderName::from_static("grpc-message"), value)];
+    let headers = Fields::from([(HeaderName::from_static("grpc-message"), value)]);
     core.handle_answer(1, Answer { headers, ..desk::ok() }, &mut desk.turn());
     let sent = frames(&core.take_output());
     let kinds: Vec<(u8, u8)> = sent.iter().map(|frame| (frame.0, frame.1)).collect();

@@ -18,7 +18,7 @@ fn converse(input: &[u8], mut cut: impl FnMut() -> usize) -> (Vec<(String, Vec<u
         rest = behind;
         core.handle_input(piece, &mut desk.turn());
         while let Some(request) = desk.requests.pop() {
-            requests.push((request.head.path.clone(), request.body.to_vec()));
+            requests.push((request.head.path.to_string(), request.body.to_vec()));
             desk.reserved -= request.reserved;
             core.handle_answer(request.id.stream, desk::ok(), &mut desk.turn());
         }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use forebay_net::fields::Fields;
 use forebay_net::http2::Http2;
 use forebay_net::request::{Answer, Core, Standing};
 use h2::client::{Connection, ResponseFuture, SendRequest};
@@ -240,7 +241,7 @@ impl World {
         for request in std::mem::take(&mut self.desk.requests) {
             self.desk.reserved -= request.reserved;
             let head = request.head;
-            let (method, path, headers) = (head.method, head.path, head.headers);
+            let (method, path, headers) = (head.method, head.path.to_string(), map(&head.headers));
             let body = request.body.to_vec();
             let told = Told { method, path, headers, body };
             let before = self.handed_out.insert(request.id.stream, told);
@@ -259,7 +260,7 @@ impl World {
                     last = name.or(last.take());
                     (last.clone().expect("the first has its name"), value)
                 });
-                named.collect::<Vec<_>>()
+                named.collect::<Fields>()
             };
             let bytes_max = dice.pick(&[1, 10, 3_000, 150_000]);
             let answer = Answer {
@@ -320,9 +321,9 @@ impl World {
     }
 }
 
-fn map(pairs: &[(HeaderName, HeaderValue)]) -> HeaderMap {
+fn map(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::new();
-    for (name, value) in pairs.iter().cloned() {
+    for (name, value) in fields.clone() {
         map.append(name, value);
     }
     map

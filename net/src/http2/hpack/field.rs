@@ -4,7 +4,7 @@
 //! tokens or not in lower case, fields of a connection, values that are none. Which fields must or
 //! must not come together is for [`super::super::head`].
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use http::header::{CONTENT_LENGTH, HOST, TE};
 use http::{HeaderName, HeaderValue, Method};
@@ -32,7 +32,7 @@ pub(crate) enum Name {
 pub(crate) enum Value {
     Method(Method),
     /// Without its query.
-    Path(Box<str>),
+    Path(Arc<str>),
     Text(HeaderValue),
     Length(u64, HeaderValue),
     /// Well-formed, and nobody reads it.
