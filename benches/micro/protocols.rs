@@ -11,6 +11,7 @@ mod pipe;
 mod timing;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use forebay_net::request::{
     Admitted, Answer, Core, Door, Head, Limits, Protocol, Refusal, Request, Turn,
 };
 use forebay_net::ring::Key;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use pipe::Pipe;
 use timing::{Bar, Contender, Contest, Cpu, Outcome, Session};
@@ -57,12 +58,12 @@ fn http1() -> Contest<'static> {
         (0..REQUESTS).for_each(|_| core.take(bytes));
         core.done
     };
-    let parse = |bytes: &[u8], done: &mut Vec<(String, Bytes)>| {
+    let parse = |bytes: &[u8], done: &mut Vec<(Arc<str>, Bytes)>| {
         let mut headers = [httparse::EMPTY_HEADER; 100];
         let mut head = httparse::Request::new(&mut headers);
         let parsed = head.parse(bytes).expect("the request is well-formed");
         let body = Bytes::copy_from_slice(&bytes[parsed.unwrap()..]);
-        done.push((head.path.expect("a whole head has a path").to_owned(), body));
+        done.push((head.path.expect("a whole head has a path").into(), body));
     };
     let parsed = move |bytes: &[u8]| {
         let mut done = Vec::new();
@@ -117,7 +118,7 @@ fn http2(name: &'static str, at_once: usize, body_bytes: usize, bar: Bar) -> Con
 }
 
 /// Paths and bodies, in the order in which the requests were complete.
-fn told(done: &[(String, Bytes)]) -> Outcome {
+fn told(done: &[(Arc<str>, Bytes)]) -> Outcome {
     let bytes: Vec<u8> =
         done.iter().flat_map(|(path, body)| [path.as_bytes(), body].concat()).collect();
     Outcome::of(done.len() as u64, &bytes)
@@ -127,7 +128,7 @@ fn told(done: &[(String, Bytes)]) -> Outcome {
 struct Served<C> {
     core: C,
     requests: Vec<Request>,
-    done: Vec<(String, Bytes)>,
+    done: Vec<(Arc<str>, Bytes)>,
 }
 
 impl<C: Core> Served<C> {
@@ -266,7 +267,7 @@ fn call_head() -> http::Request<()> {
 }
 
 /// The `h2` crate as a server, with the least that a server must do.
-fn crate_alone(flights: &[Bytes]) -> Vec<(String, Bytes)> {
+fn crate_alone(flights: &[Bytes]) -> Vec<(Arc<str>, Bytes)> {
     let context = &mut Context::from_waker(Waker::noop());
     let pipe = Pipe::default();
     let mut handshake = Box::pin(
@@ -300,8 +301,8 @@ fn serve(
     request: http::Request<h2::RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
     context: &mut Context<'_>,
-) -> (String, Bytes) {
-    let path = request.uri().path().to_owned();
+) -> (Arc<str>, Bytes) {
+    let path = request.uri().path().into();
     let mut incoming = request.into_body();
     let mut body = Vec::new();
     while let Poll::Ready(Some(data)) = incoming.poll_data(context) {
