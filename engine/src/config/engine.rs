@@ -64,8 +64,14 @@ pub(crate) const RING: Table = Table {
     path: "engine.ring",
     keys: &[
         value("entries", "entries", "1024", "Submission entries, a power of two."),
-        value("buffers", "buffers", "512", "Provided buffers per receiver core, a power of two."),
-        value("buffer_bytes", "size", "8KiB", "Of one provided buffer."),
+        value(
+            "buffers",
+            "auto, or buffers",
+            "auto",
+            "Provided buffers per receiver core, a power of two. `auto`: a 32nd of the core's \
+            memory budget, from 64 to 4096.",
+        ),
+        value("buffer_bytes", "size", "16KiB", "Of one provided buffer."),
         value(
             "rung",
             "auto, multishot or oneshot",
@@ -179,12 +185,13 @@ pub(crate) fn read(section: &Section<'_>) -> Read {
     let limits = section.block("limits", &LIMITS);
     let memory = section.block("memory", &MEMORY);
     let acks = section.block("acks", &ACKS);
+    let memory_budget_bytes = bytes(&memory, "budget_bytes", 1 << 20, 1 << 44);
     Read {
         engine: Engine {
             cores: cores(section),
-            ring: ring(&section.block("ring", &RING)),
+            ring: ring(&section.block("ring", &RING), memory_budget_bytes),
             limits: self::limits(&limits),
-            memory_budget_bytes: bytes(&memory, "budget_bytes", 1 << 20, 1 << 44),
+            memory_budget_bytes,
             ack_timeout: acks.duration_above_zero("timeout"),
             drain_timeout: section.duration("drain_timeout"),
             invalid_utf8: section
@@ -264,22 +271,31 @@ fn scalar(node: &Node) -> String {
     }
 }
 
-fn ring(section: &Section<'_>) -> Ring {
+fn ring(section: &Section<'_>, budget_bytes: usize) -> Ring {
     const RUNGS: &[(&str, Rung)] =
         &[("auto", Rung::Auto), ("multishot", Rung::Multishot), ("oneshot", Rung::Oneshot)];
-    let power = |name: &'static str, min: u64, max: u64| {
-        section.value(name, |text| match values::count(text)? {
-            count if count.is_power_of_two() && (min..=max).contains(&count) => Ok(count),
-            count => Err(format!("must be a power of two from {min} to {max}; this is {count}")),
-        })
+    let power = |text: &str| match values::count(text)? {
+        count if count.is_power_of_two() && (16..=32_768).contains(&count) => Ok(count),
+        count => Err(format!("must be a power of two from 16 to 32768; this is {count}")),
     };
+    let buffer_bytes = section.size("buffer_bytes", 512..=1 << 20);
+    let buffers = section.value("buffers", |text| match text {
+        "auto" => Ok(buffers_of(budget_bytes as u64, buffer_bytes)),
+        text => power(text),
+    });
     Ring {
-        entries: u32::try_from(power("entries", 16, 32_768)).expect("the range is small"),
-        buffers: u16::try_from(power("buffers", 16, 32_768)).expect("the range is small"),
-        buffer_bytes: u32::try_from(section.size("buffer_bytes", 512..=1 << 20))
-            .expect("the range is small"),
+        entries: u32::try_from(section.value("entries", power)).expect("the range is small"),
+        buffers: u16::try_from(buffers).expect("the range is small"),
+        buffer_bytes: u32::try_from(buffer_bytes).expect("the range is small"),
         rung: section.value("rung", values::choice(RUNGS)),
     }
+}
+
+/// How many buffers a 32nd of the budget pays for, rounded down to a power of two: enough that a
+/// turn's worth of requests seldom finds none, too few to be felt.
+fn buffers_of(budget_bytes: u64, buffer_bytes: u64) -> u64 {
+    let paid_for = (budget_bytes / 32 / buffer_bytes).clamp(64, 4096);
+    1 << paid_for.ilog2()
 }
 
 fn limits(section: &Section<'_>) -> Limits {

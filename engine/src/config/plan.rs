@@ -133,9 +133,9 @@ pub struct Engine {
 pub struct Ring {
     /// Submission entries, a power of two. Default 1024.
     pub entries: u32,
-    /// Provided buffers per receiver core, a power of two. Default 512.
+    /// Provided buffers per receiver core, a power of two. Default: a 32nd of the budget's worth.
     pub buffers: u16,
-    /// Bytes of one provided buffer. Default 8 KiB.
+    /// Bytes of one provided buffer. Default 16 KiB.
     pub buffer_bytes: u32,
     /// The highest rung of the ladder to try: `auto`, `multishot`, `oneshot`.
     pub rung: Rung,

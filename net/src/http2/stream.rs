@@ -13,6 +13,10 @@ use crate::request::{Head, Nanos, Refusal, Turn};
 
 /// Below this a body's buffer grows in steps of it.
 const GROWTH_BYTES_MIN: usize = 4 << 10;
+/// A body of which this much has come may have this many times as much room, up to its end if
+/// that is known, and else twice as much.
+const EAGER_BYTES_MIN: usize = 2 << 10;
+const EAGER_GROWTH: usize = 8;
 /// Where the length of a gRPC message ends.
 const GRPC_PREFIX_BYTES: usize = crate::grpc::PREFIX_BYTES;
 /// With room for more streams than this and none open, the room is given back.
@@ -108,13 +112,13 @@ impl Window {
 }
 
 impl Receiving {
-    /// Keeps more of the body, or says why not. What is kept is reserved.
+    /// Keeps more of the body, or says why not. The room that it has is reserved.
     pub(super) fn keep(&mut self, piece: &[u8], turn: &mut Turn<'_>) -> Result<(), Refusal> {
-        self.reserve(piece, turn)?;
-        self.since = turn.now;
         let bytes = self.body.len() + piece.len();
+        self.is_within_bounds(bytes)?;
+        self.since = turn.now;
         if self.body.capacity() < bytes {
-            self.grow(bytes, piece);
+            self.grow(bytes, piece, turn)?;
         }
         self.body.extend_from_slice(piece);
         Ok(())
@@ -126,27 +130,41 @@ impl Receiving {
         piece: &[u8],
         turn: &mut Turn<'_>,
     ) -> Result<Bytes, Refusal> {
-        self.reserve(piece, turn)?;
+        self.is_within_bounds(piece.len())?;
+        self.reserve(piece.len(), turn)?;
         Ok(Bytes::copy_from_slice(piece))
     }
 
-    fn reserve(&mut self, piece: &[u8], turn: &mut Turn<'_>) -> Result<(), Refusal> {
-        if self.body.len() + piece.len() > self.bytes_max {
-            return Err(Refusal::TooLarge { bytes_max: self.bytes_max });
+    fn is_within_bounds(&self, bytes: usize) -> Result<(), Refusal> {
+        match bytes > self.bytes_max {
+            true => Err(Refusal::TooLarge { bytes_max: self.bytes_max }),
+            false => Ok(()),
         }
-        if !turn.door.reserve(piece.len()) {
+    }
+
+    fn reserve(&mut self, bytes: usize, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        if !turn.door.reserve(bytes) {
             return Err(Refusal::Overloaded);
         }
-        self.reserved += piece.len();
+        self.reserved += bytes;
         Ok(())
     }
 
-    /// Doubles the buffer, but not beyond the body's end, if that is known: nobody gets memory
-    /// for a promise.
-    fn grow(&mut self, bytes: usize, piece: &[u8]) {
-        let expected = self.expected(piece).unwrap_or(usize::MAX).min(self.bytes_max);
-        let room = (2 * bytes).max(GROWTH_BYTES_MIN).min(expected.max(bytes));
-        self.body.reserve(room - self.body.len());
+    /// Makes room for `bytes`, and for some of what is still to come, but not beyond the body's
+    /// end: nobody gets memory for a promise alone, and the door is charged for all of it.
+    fn grow(&mut self, bytes: usize, piece: &[u8], turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        let expected = self.expected(piece).map(|expected| expected.min(self.bytes_max));
+        let room = match expected {
+            Some(expected) if bytes >= EAGER_BYTES_MIN => expected.min(EAGER_GROWTH * bytes),
+            Some(expected) => expected.min(GROWTH_BYTES_MIN),
+            None => (2 * bytes).max(GROWTH_BYTES_MIN).min(self.bytes_max),
+        };
+        let room = room.max(bytes);
+        self.reserve(room - self.body.capacity(), turn)?;
+        let body = BytesMut::with_capacity(room);
+        let before = std::mem::replace(&mut self.body, body);
+        self.body.extend_from_slice(&before);
+        Ok(())
     }
 
     /// How long the body will be, if its head or its beginning says so.

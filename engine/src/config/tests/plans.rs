@@ -350,3 +350,14 @@ fn processors_of_a_pipeline_are_in_its_order_and_those_that_do_nothing_are_left_
     assert_eq!(names("logs"), ["probabilistic_sampler", "filter/x"]);
     assert_eq!(names("profiles"), Vec::<String>::new());
 }
+
+#[test]
+fn provided_buffers_follow_the_memory_budget_unless_they_are_counted() {
+    let buffers = |engine: &str| loaded(load_over(engine)).plan.engine.ring.buffers;
+    assert_eq!(buffers(""), 256, "4 MiB of 128");
+    assert_eq!(buffers("engine: {memory: {budget_bytes: 1GiB}}"), 2048);
+    assert_eq!(buffers("engine: {memory: {budget_bytes: 64GiB}}"), 4096);
+    assert_eq!(buffers("engine: {memory: {budget_bytes: 65MiB}}"), 128);
+    assert_eq!(buffers("engine: {ring: {buffer_bytes: 64KiB}}"), 64);
+    assert_eq!(buffers("engine: {ring: {buffers: 32}}"), 32);
+}
