@@ -13,11 +13,9 @@
 mod chunked;
 mod head;
 
-use std::fmt::Write as _;
 use std::mem;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::{Method, StatusCode};
 
 use self::chunked::Chunked;
@@ -34,6 +32,8 @@ const OUTPUT_BYTES_MAX: usize = 64 << 10;
 const DISCARD_BYTES_MAX: u64 = 1 << 20;
 /// A body with at least this much still to come is received straight into its own buffer.
 const DIRECT_BYTES_MIN: u64 = 16 << 10;
+/// About what the head of an answer takes.
+const ANSWER_BYTES: usize = 192;
 /// A long body's buffer grows by at most this at a time: nobody gets memory for a promise.
 const GROWTH_BYTES_MAX: u64 = 1 << 20;
 
@@ -351,23 +351,43 @@ impl Http1 {
     }
 
     fn write(&mut self, answer: &Answer, date: &str) {
-        let reason = answer.status.canonical_reason().unwrap_or("");
         let out = &mut self.output;
-        let _ = write!(out, "HTTP/1.1 {} {reason}\r\n", answer.status.as_u16());
+        out.reserve(ANSWER_BYTES + answer.body.len());
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(answer.status.as_str().as_bytes());
+        out.extend_from_slice(b" ");
+        out.extend_from_slice(answer.status.canonical_reason().unwrap_or("").as_bytes());
+        out.extend_from_slice(b"\r\n");
         for (name, value) in &answer.headers {
             out.extend_from_slice(name.as_str().as_bytes());
             out.extend_from_slice(b": ");
             out.extend_from_slice(value.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        let length = answer.body.len();
-        let _ = write!(out, "{DATE}: {date}\r\n{CONTENT_LENGTH}: {length}\r\n");
+        out.extend_from_slice(b"date: ");
+        out.extend_from_slice(date.as_bytes());
+        out.extend_from_slice(b"\r\ncontent-length: ");
+        put_decimal(out, answer.body.len());
         if !self.keep_alive {
-            let _ = write!(out, "{CONNECTION}: close\r\n");
+            out.extend_from_slice(b"\r\nconnection: close");
         }
-        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(b"\r\n\r\n");
         if !self.bodiless {
             out.extend_from_slice(&answer.body);
+        }
+    }
+}
+
+/// Formatting machinery would cost more than the rest of a usual answer.
+fn put_decimal(out: &mut BytesMut, mut number: usize) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[at..]);
         }
     }
 }

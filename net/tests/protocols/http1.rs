@@ -2,7 +2,7 @@
 //! what could be read in two ways is refused.
 
 use forebay_net::http1::Http1;
-use forebay_net::request::{Core, Standing};
+use forebay_net::request::{Answer, Core, Standing};
 
 use crate::desk::{self, Desk, LIMITS};
 
@@ -179,4 +179,23 @@ fn each_wait_has_its_deadline() {
     desk.now = 40;
     core.handle_answer(1, desk::ok(), &mut desk.turn());
     assert_eq!(core.deadline(&LIMITS), Some(40 + LIMITS.idle_timeout));
+}
+
+#[test]
+fn an_answer_says_how_long_its_body_is() {
+    for bytes in [0, 1, 9, 10, 4096, 123_456] {
+        let mut desk = Desk::new();
+        let mut core = Http1::new(0);
+        core.handle_input(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", &mut desk.turn());
+        let answer = Answer { body: vec![b'x'; bytes].into(), ..desk::ok() };
+        core.handle_answer(1, answer, &mut desk.turn());
+        let output = core.take_output();
+        let mut headers = [httparse::EMPTY_HEADER; 8];
+        let mut response = httparse::Response::new(&mut headers);
+        let head = response.parse(&output).expect("a head").unwrap();
+        let length = response.headers.iter().find(|header| header.name == "content-length");
+        let length = length.map(|header| String::from_utf8_lossy(header.value).into_owned());
+        assert_eq!(length, Some(bytes.to_string()));
+        assert_eq!((response.code, output.len() - head), (Some(200), bytes));
+    }
 }
