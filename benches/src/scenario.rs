@@ -11,8 +11,9 @@ use crate::load::Arrivals;
 use crate::sink::faults::Faults;
 
 /// The scenarios that come with the program.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 9] = [
     ("quick", include_str!("../scenarios/quick.toml")),
+    ("ingest", include_str!("../scenarios/ingest.toml")),
     ("ecommerce", include_str!("../scenarios/ecommerce.toml")),
     ("payments", include_str!("../scenarios/payments.toml")),
     ("iot", include_str!("../scenarios/iot.toml")),
