@@ -181,7 +181,7 @@ struct OpenDoor;
 
 impl Door for OpenDoor {
     fn admit(&mut self, _: &mut Head) -> Result<Admitted, Answer> {
-        Ok(Admitted { body_bytes_max: 64 << 20, tag: 0, reserved: 0 })
+        Ok(Admitted { body_bytes_max: 64 << 20, streamed: false, tag: 0, reserved: 0 })
     }
 
     fn reserve(&mut self, _: usize) -> bool {

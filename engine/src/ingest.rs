@@ -31,10 +31,11 @@ use http::{HeaderName, StatusCode};
 
 use self::answers::{Form, Problem, Shape};
 use self::process::{KEPT_REQUEST_BYTES, Parts, Processors};
-use self::route::{Route, route};
+use self::route::{Route, Way, route};
 use crate::budget::Budget;
 use crate::config::plan::Plan;
 use crate::ledger::{Ledger, RefuseReason, RequestEnd, ShardLedger, Transport};
+use crate::services::{self, Method, Services};
 
 /// What an open request costs beside its body: its head and its stream.
 const OPEN_REQUEST_BYTES: usize = 1024;
@@ -53,6 +54,7 @@ pub struct Ingest {
     /// By pipeline: whether a destination's queue is full.
     pub blocked: Vec<bool>,
     pub draining: bool,
+    pub services: Services,
     pub requests_in_flight: usize,
     /// For how long an overloaded client is sent away, before jitter.
     pub retry_delay: Duration,
@@ -98,6 +100,7 @@ impl Ingest {
             processors: Processors::new(&plan),
             decompressor: Decompressor::new(),
             draining: false,
+            services: Services::new(&plan),
             requests_in_flight: 0,
             retry_delay: Duration::from_secs(1),
             jitter: 0x9e37_79b9_7f4a_7c15 ^ (shard as u64 + 1),
@@ -322,6 +325,40 @@ impl Ingest {
         None
     }
 
+    /// The signals that some route takes requests of just now: a bit each.
+    pub fn open_signals(&self) -> u8 {
+        let is_open = |pipelines: &Rc<[usize]>| {
+            !pipelines.is_empty() && !pipelines.iter().any(|pipeline| self.blocked[*pipeline])
+        };
+        let has_open = |signal: &Signal| {
+            self.pipelines.iter().any(|by_signal| is_open(&by_signal[signal.index()]))
+        };
+        let open = Signal::ALL.into_iter().filter(|signal| !self.draining && has_open(signal));
+        open.fold(0, |bits, signal| bits | 1 << signal.index())
+    }
+
+    /// Lets in a call of a service beside OTLP.
+    fn admit_call(&mut self, method: Method, head: &mut Head) -> Result<Admitted, Answer> {
+        if !self.services.has(method) {
+            self.rows().unrouted[RequestEnd::Unserved as usize].add(1);
+            let message = "reflection is off: engine.reflection";
+            return Err(grpc::failed(grpc::code::UNIMPLEMENTED, message, None));
+        }
+        let shape = Shape { transport: Transport::Grpc, form: Form::Proto };
+        let (listener, streamed) = (head.listener, method.is_streamed());
+        let reserved = keep_what_is_needed(head);
+        let obstacle = match self.draining && streamed {
+            true => Some(RefuseReason::Draining),
+            false => (!self.budget.take(reserved)).then_some(RefuseReason::Memory),
+        };
+        if let Some(reason) = obstacle {
+            self.rows().unrouted[RequestEnd::Overloaded as usize].add(1);
+            return Err(self.overloaded(shape, reason).answer());
+        }
+        let body_bytes_max = services::BODY_BYTES_MAX;
+        Ok(Admitted { body_bytes_max, streamed, tag: method.pack(listener), reserved })
+    }
+
     /// A refusal with a delay that no two clients share.
     pub fn overloaded(&mut self, shape: Shape, reason: RefuseReason) -> Problem {
         let message = match reason {
@@ -362,7 +399,8 @@ impl Door for Ingest {
         let listener = &self.plan.listeners[usize::from(head.listener)];
         let serving = &self.pipelines[usize::from(listener.receiver)];
         let route = match route(head, listener, |signal| !serving[signal.index()].is_empty()) {
-            Ok(route) => route,
+            Ok(Way::Signal(route)) => route,
+            Ok(Way::Service(method)) => return self.admit_call(method, head),
             Err(problem) => {
                 self.rows().unrouted[RequestEnd::Unserved as usize].add(1);
                 return Err(problem.answer());
@@ -388,7 +426,8 @@ impl Door for Ingest {
             return Err(self.overloaded(route.shape(), RefuseReason::Memory).answer());
         }
         let framing = if route.transport == Transport::Grpc { grpc::PREFIX_BYTES } else { 0 };
-        Ok(Admitted { body_bytes_max: bytes_max + framing, tag: route.pack(), reserved })
+        let (body_bytes_max, tag) = (bytes_max + framing, route.pack());
+        Ok(Admitted { body_bytes_max, streamed: false, tag, reserved })
     }
 
     fn reserve(&mut self, bytes: usize) -> bool {

@@ -4,7 +4,7 @@
 //! few lines over [`cli`], [`config`] and [`run`]. The data path reads downwards in
 //! [`shard`]: requests come in through [`ingest`], become [`batches`], go over [`handoff`] to the
 //! exporter cores, and their ends come back to whoever waits in [`acks`]; the [`ledger`] counts
-//! every item on its way.
+//! every item on its way. Health checks and reflection are answered by [`services`].
 
 use std::process::ExitCode;
 
@@ -18,6 +18,7 @@ pub mod handoff;
 pub mod ingest;
 pub mod ledger;
 pub mod run;
+pub mod services;
 pub mod shard;
 
 #[global_allocator]

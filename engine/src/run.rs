@@ -370,6 +370,7 @@ fn start_receivers(
             plan: view.plan.clone(),
             ledger: view.ledger.clone(),
             stats: view.shards[index].clone(),
+            peers: view.shards.clone(),
             returns: returns[index].clone(),
             phase: view.phase.clone(),
             lanes: view.lanes.clone(),

@@ -9,6 +9,7 @@
 //! Not here: protocols (`net`), bytes (`codec`), destinations (`exporters`), what a request has to
 //! be (`ingest`).
 
+mod calls;
 mod settle;
 mod stats;
 
@@ -34,11 +35,14 @@ use crate::ingest::answers::{Problem, success};
 use crate::ingest::process::Part;
 use crate::ingest::{Ingest, Taken, TakenItems};
 use crate::ledger::{Ledger, RequestEnd};
+use crate::services::Method;
 
 /// A shard that has nothing to do turns this often all the same, so that its pulse can be felt.
 const PULSE: Duration = Duration::from_secs(1);
 /// While batches wait for room in a lane, it looks again after this.
 const BLOCKED_RETRY: Duration = Duration::from_millis(2);
+/// While somebody watches the health, it is looked at this often.
+const WATCHED_PULSE: Duration = Duration::from_millis(200);
 /// What the last answers may take to leave after all else has ended.
 const LAST_WORDS: Nanos = 300_000_000;
 
@@ -80,6 +84,8 @@ pub struct Parts<S> {
     pub plan: Arc<Plan>,
     pub ledger: Arc<Ledger>,
     pub stats: Arc<ShardStats>,
+    /// The stats of all shards: health is of the whole process.
+    pub peers: Vec<Arc<ShardStats>>,
     pub returns: Arc<ReturnQueue>,
     pub phase: Arc<Phase>,
     /// By destination, then by exporter core.
@@ -95,6 +101,7 @@ pub struct Shard<R> {
     plan: Arc<Plan>,
     ledger: Arc<Ledger>,
     stats: Arc<ShardStats>,
+    peers: Vec<Arc<ShardStats>>,
     phase: Arc<Phase>,
     phase_followed: u8,
     returns: Arc<ReturnQueue>,
@@ -128,7 +135,8 @@ struct Pending {
 impl<R: Ring> Shard<R> {
     /// Begins to accept on `ring`.
     pub fn new(parts: Parts<R::Socket>, ring: R) -> Shard<R> {
-        let Parts { index, plan, ledger, stats, returns, phase, lanes, sockets, epoch } = parts;
+        let Parts { index, plan, ledger, stats, peers, returns, phase, lanes, sockets, epoch } =
+            parts;
         let server = Server::new(ring, net_limits(&plan.engine.limits), sockets);
         let wake = server.wake();
         returns.attach(wake.clone());
@@ -147,6 +155,7 @@ impl<R: Ring> Shard<R> {
             plan,
             ledger,
             stats,
+            peers,
             phase,
             phase_followed: Phase::RUNNING,
             returns,
@@ -197,6 +206,7 @@ impl<R: Ring> Shard<R> {
         self.hand_off(); //                                             batches  -> exporter cores
         self.settle_returns(now); //                                    ends     -> answers
         self.answer_late_tickets(now);
+        self.tell_watches(now);
         self.server.flush(now, &mut self.ingest, &mut self.requests); // answers -> bytes
         self.publish_sometimes(now);
     }
@@ -216,7 +226,11 @@ impl<R: Ring> Shard<R> {
         let due = batches.chain(self.tickets.deadline()).min();
         let due = due.map_or(PULSE, |due| Duration::from_nanos(due.saturating_sub(now)));
         let blocked = self.outboxes.iter().any(Outbox::is_blocked);
-        due.min(if blocked { BLOCKED_RETRY } else { PULSE })
+        due.min(match blocked {
+            true => BLOCKED_RETRY,
+            false if self.ingest.services.has_watches() => WATCHED_PULSE,
+            false => PULSE,
+        })
     }
 
     fn take_requests(&mut self, now: Nanos) {
@@ -231,6 +245,9 @@ impl<R: Ring> Shard<R> {
 
     fn take(&mut self, request: Request, now: Nanos) {
         let (id, tag) = (request.id, request.tag);
+        if Method::unpack(tag).is_some() {
+            return self.serve(&request, now);
+        }
         let route = crate::ingest::route::Route::unpack(tag);
         match self.ingest.take(request) {
             Ok(Taken { items: Some(items), partial }) => self.batch(id, items, partial, now),

@@ -107,6 +107,20 @@ pub fn ok(message: &[u8]) -> Answer {
     }
 }
 
+/// One of the messages that a streamed call is answered with.
+pub fn message(message: &[u8]) -> Answer {
+    Answer { trailers: Fields::new(), ..ok(message) }
+}
+
+/// The end of a streamed call that succeeded, whether or not anything was said before.
+pub fn finished() -> Answer {
+    let headers = Fields::from([
+        (http::header::CONTENT_TYPE, CONTENT_TYPE),
+        (GRPC_STATUS, HeaderValue::from(0)),
+    ]);
+    Answer { status: StatusCode::OK, headers, body: Bytes::new(), trailers: Fields::new() }
+}
+
 /// The trailers-only answer to a call that failed. `details` is a `google.rpc.Status`, encoded.
 pub fn failed(code: u32, message: &str, details: Option<&[u8]>) -> Answer {
     let mut headers = Fields::from([

@@ -21,7 +21,7 @@ use http::{Method, StatusCode};
 use self::chunked::Chunked;
 use self::head::{Complete, Malformed, parse};
 use crate::request::{
-    Answer, Core, Head, Limits, Nanos, Protocol, Refusal, Request, RequestId, Standing, Turn,
+    Answer, Core, Head, Limits, Nanos, Part, Protocol, Refusal, Request, RequestId, Standing, Turn,
 };
 
 /// What may wait behind a request that is not answered yet.
@@ -269,6 +269,7 @@ impl Http1 {
         self.stream = self.stream.wrapping_add(1);
         self.awaiting_answer = true;
         turn.requests.push(Request {
+            part: Part::Whole,
             id: RequestId { key: turn.key, stream: self.stream },
             head: receiving.head,
             tag: receiving.tag,

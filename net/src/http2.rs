@@ -3,7 +3,7 @@
 //! Made for unary gRPC: a call's head is a few indices whose meaning the table keeps, its message
 //! is one DATA frame, its answer three small frames; all calls of a read are answered by one write.
 //! What else HTTP/2 has, long bodies, CONTINUATION, blocked answers, resets, goes the same way with
-//! a stop in between.
+//! a stop in between. Calls that are streams of messages have a way of their own: [`messages`].
 //!
 //! Always
 //! - Frames are read where they lie: only the beginning of one that is cut off is kept, and a body
@@ -20,6 +20,7 @@ mod calm;
 mod frame;
 mod head;
 mod hpack;
+mod messages;
 mod receive;
 mod requests;
 mod stream;
@@ -68,6 +69,10 @@ pub struct Http2 {
     output_bytes_expected: usize,
     calm: Calm,
     in_flight: usize,
+    /// Streamed requests that were handed out and are not at their end.
+    calls: usize,
+    /// An answer that goes on has left, for which further messages may have waited.
+    has_left: bool,
     /// Answers that wait for room.
     blocked: usize,
     /// Streams that ended in the output that has not left yet: to the peer they are open.
@@ -159,6 +164,8 @@ impl Http2 {
             output_bytes_expected: 0,
             calm: Calm::new(now),
             in_flight: 0,
+            calls: 0,
+            has_left: false,
             blocked: 0,
             ended_unsent: 0,
             since: now,
@@ -190,13 +197,16 @@ impl Http2 {
     /// Gives back all that is held. The output that is there is still sent.
     fn end(&mut self, turn: &mut Turn<'_>) {
         for stream in self.streams.take_all() {
-            if let Recv::Body(receiving) = stream.recv {
-                turn.door.release(receiving.reserved);
-                turn.door.abandoned(Protocol::Http2);
+            match stream.recv {
+                Recv::Body(receiving) => {
+                    turn.door.release(receiving.reserved);
+                    turn.door.abandoned(Protocol::Http2);
+                }
+                Recv::Messages(messages) => self.lose(stream.id, messages, turn),
+                Recv::Discard(_) | Recv::Ended => {}
             }
         }
-        self.in_flight = 0;
-        self.blocked = 0;
+        (self.in_flight, self.calls, self.blocked) = (0, 0, 0);
         self.partial = Vec::new();
         self.data = None;
         self.block = None;
@@ -247,15 +257,19 @@ impl Http2 {
         let unsent = self.streams.ids(
             |stream| matches!(&stream.send, Send::Blocked(rest) if answer_is_late(rest.since)),
         );
+        let messages = self.streams.ids(|stream| stream.stalls_since().is_some_and(body_is_late));
         for id in &bodies {
             self.refuse_body(*id, Refusal::BodyTimeout, false, turn);
+        }
+        for id in &messages {
+            self.refuse_messages(*id, Refusal::BodyTimeout, turn);
         }
         discarded.iter().for_each(|id| self.let_go(*id, Code::NO_ERROR, turn));
         for id in &unsent {
             turn.door.trouble(Trouble::Window);
             self.let_go(*id, Code::CANCEL, turn);
         }
-        !(bodies.is_empty() && discarded.is_empty() && unsent.is_empty())
+        ![bodies, messages, discarded, unsent].iter().all(Vec::is_empty)
     }
 }
 
@@ -264,7 +278,11 @@ impl Core for Http2 {
         if self.phase == Phase::Over {
             return;
         }
-        if let Err(fault) = self.receive(input, turn) {
+        let mut received = self.receive(input, turn);
+        if self.has_left && received.is_ok() {
+            received = self.hand_out_waiting(turn);
+        }
+        if let Err(fault) = received {
             self.fail(&fault, turn);
         }
         self.finish_turn();
@@ -288,7 +306,14 @@ impl Core for Http2 {
     }
 
     fn handle_answer(&mut self, stream: u32, answer: Answer, turn: &mut Turn<'_>) {
-        self.take_answer(stream, answer, turn.now);
+        self.take_answer(stream, answer, turn);
+        self.settle();
+    }
+
+    fn handle_message(&mut self, stream: u32, message: Answer, turn: &mut Turn<'_>) {
+        if let Err(fault) = self.take_message(stream, message, turn) {
+            self.fail(&fault, turn);
+        }
         self.settle();
     }
 
@@ -328,6 +353,7 @@ impl Core for Http2 {
         for id in self.streams.ids(|stream| matches!(stream.recv, Recv::Body(_))) {
             self.refuse_body(id, Refusal::Draining, false, turn);
         }
+        self.end_calls(turn);
         if self.going != Going::No {
             return;
         }
@@ -344,7 +370,7 @@ impl Core for Http2 {
     }
 
     fn in_flight(&self) -> usize {
-        self.in_flight
+        self.in_flight + self.calls
     }
 
     fn deadline(&self, limits: &Limits) -> Option<Nanos> {
@@ -360,14 +386,14 @@ impl Core for Http2 {
             (Recv::Body(receiving), _) => Some(receiving.since + limits.body_timeout),
             (Recv::Discard(discarding), _) => Some(discarding.since + limits.body_timeout),
             (_, Send::Blocked(unsent)) => Some(unsent.since + limits.write_timeout),
-            _ => None,
+            _ => stream.stalls_since().map(|since| since + limits.body_timeout),
         };
         // Streams that only wait for the engine have no deadline, and most are such.
         let has_others = self.streams.len() > self.in_flight;
         let streams = has_others.then(|| self.streams.iter().filter_map(of_stream));
         match streams.into_iter().flatten().chain(unfinished).min() {
             Some(earliest) => Some(earliest),
-            None if self.in_flight > 0 => None,
+            None if self.in_flight() > 0 => None,
             // A peer that goes, or was told to, gets a little while for it.
             None if self.going != Going::No || self.peer_goes => {
                 Some(self.since + limits.header_timeout)

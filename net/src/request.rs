@@ -42,16 +42,35 @@ pub struct RequestId {
     pub stream: u32,
 }
 
-/// A complete request.
+/// A complete request, or what happened on one that is streamed.
 #[derive(Debug)]
 pub struct Request {
     pub id: RequestId,
+    pub part: Part,
+    /// Nearly empty for all parts but [`Part::Whole`]: the tag says where they belong.
     pub head: Head,
     /// What the door said when it let the request in.
     pub tag: u32,
     pub body: Bytes,
     /// Bytes that are reserved at the door for this request; the receiver of it releases them.
     pub reserved: usize,
+}
+
+/// What of a request is handed out. All but the first are about streamed requests, of which any
+/// number of messages comes, and to which any number goes back before the answer ends them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// One message: the body is a gRPC message with its prefix. The next one is not handed out
+    /// before something was said on the stream and has left.
+    Message,
+    /// The last message was handed out. The answer may still go on.
+    End,
+    /// The connection is to go: whoever answers should come to an end now.
+    Leaving,
+    /// The stream is gone, and what is said on it goes nowhere.
+    Lost,
 }
 
 /// What goes back.
@@ -68,8 +87,11 @@ pub struct Answer {
 /// The terms on which a request may come in.
 #[derive(Clone, Copy, Debug)]
 pub struct Admitted {
-    /// A longer body is refused as [`Refusal::TooLarge`].
+    /// A longer body, of a streamed request a longer message, is refused as
+    /// [`Refusal::TooLarge`].
     pub body_bytes_max: usize,
+    /// The body is handed out message by message, see [`Part`]. Only HTTP/2 does so.
+    pub streamed: bool,
     /// Comes back with the [`Request`].
     pub tag: u32,
     /// What the door has reserved for the head and the state that its protocol keeps.
@@ -200,6 +222,10 @@ pub trait Core {
     /// The answer to a request that came from this connection; an unknown stream is ignored (the
     /// peer may have reset it).
     fn handle_answer(&mut self, stream: u32, answer: Answer, turn: &mut Turn<'_>);
+    /// A message for a streamed request, whose answer goes on until [`Core::handle_answer`] ends
+    /// it. The first one's headers are sent, of the others the body alone. While a message waits
+    /// for room only the newest of those behind it is kept.
+    fn handle_message(&mut self, _stream: u32, _message: Answer, _turn: &mut Turn<'_>) {}
     /// A deadline that [`Core::deadline`] named has passed.
     fn handle_timeout(&mut self, turn: &mut Turn<'_>);
     /// Answer what is in flight, take no more, then finish.

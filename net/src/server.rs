@@ -141,6 +141,20 @@ impl<R: Ring> Server<R> {
         });
     }
 
+    /// Says a message of the answer to a streamed request, which [`Server::answer`] ends.
+    pub fn say(
+        &mut self,
+        id: RequestId,
+        message: Answer,
+        now: Nanos,
+        door: &mut dyn Door,
+        requests: &mut Vec<Request>,
+    ) {
+        self.with(id.key, now, door, requests, |connection, turn| {
+            connection.core_message(id.stream, message, turn);
+        });
+    }
+
     /// Queues sends and receives for every connection that something happened to. May append
     /// requests that waited behind the answered ones.
     pub fn flush(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {

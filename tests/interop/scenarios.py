@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import by_curl
+import by_grpcurl
 import comparing
 import profiles
 import refusals
@@ -127,6 +128,8 @@ def answers() -> list[Scenario]:
         Scenario("curl with the example files", by_curl.example_files),
         Scenario("the embedded default shows what curl sends", by_curl.embedded_default, True),
         Scenario("the local cluster under load", by_curl.local_cluster, forebay_only=True),
+        Scenario("grpcurl lists, describes, exports", by_grpcurl.reflection, forebay_only=True),
+        Scenario("grpcurl asks for the health", by_grpcurl.health, forebay_only=True),
         Scenario("refusals over HTTP", refusals.over_http, forebay_only=True),
         Scenario("refusals over gRPC", refusals.over_grpc, forebay_only=True),
         Scenario("broken requests poison nobody", refusals.poison_nobody, forebay_only=True),

@@ -123,7 +123,7 @@ async fn g6_unknown_methods_and_encodings_are_unimplemented_in_trailers_alone() 
     for path in [
         "/opentelemetry.proto.collector.trace.v1.TraceService/Import",
         "/opentelemetry.proto.collector.trace.v2.TraceService/Export",
-        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Chek",
         "/v1/traces",
         "/",
         // No pipeline takes profiles here.

@@ -36,6 +36,13 @@ pub(crate) const ENGINE: Table = Table {
             the request is refused (400, INVALID_ARGUMENT), or the items with such text are (a \
             partial success), or the bad bytes become U+FFFD.",
         ),
+        value(
+            "reflection",
+            "true or false",
+            "true",
+            "gRPC server reflection: tools such as grpcurl ask which services there are and what \
+            their messages look like.",
+        ),
     ],
 };
 
@@ -197,6 +204,7 @@ pub(crate) fn read(section: &Section<'_>) -> Read {
             invalid_utf8: section
                 .read("invalid_utf8", values::choice(INVALID_UTF8_WORDS))
                 .unwrap_or_default(),
+            reflection: section.flag("reflection"),
         },
         budget_place: memory.place_of("budget_bytes").clone(),
         batch_bytes_max: limits.size("batch_bytes_max", 1 << 10..=1 << 30),

@@ -126,6 +126,8 @@ pub struct Engine {
     pub drain_timeout: Duration,
     /// `engine.invalid_utf8`: what becomes of a protobuf request with text that is not UTF-8.
     pub invalid_utf8: InvalidUtf8,
+    /// `engine.reflection`: whether gRPC server reflection is served. Default true.
+    pub reflection: bool,
 }
 
 /// The `engine.ring` block.

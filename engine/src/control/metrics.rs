@@ -27,6 +27,7 @@ pub fn render(view: &View) -> String {
     exporters(&mut page, view);
     ledger(&mut page, &totals);
     cores(&mut page, view);
+    services(&mut page, view);
     process(&mut page, view);
     page.text
 }
@@ -342,6 +343,24 @@ fn cores(page: &mut Page, view: &View) {
         for (stats, core) in view.shards.iter().zip(&view.receiver_cores) {
             page.sample(&name, &[("core", &core.to_string())], of(stats));
         }
+    }
+}
+
+fn services(page: &mut Page, view: &View) {
+    let columns: [Column<ShardStats>; 3] = [
+        ("forebay_health_requests", "counter", "Calls of the gRPC health service.", |s| {
+            s.health_requests.read()
+        }),
+        ("forebay_reflection_requests", "counter", "Questions to gRPC server reflection.", |s| {
+            s.reflection_requests.read()
+        }),
+        ("forebay_open_calls", "gauge", "Open streams of health watches and reflection.", |s| {
+            s.open_calls.read()
+        }),
+    ];
+    for (name, kind, help, of) in columns {
+        page.family(name, kind, help);
+        page.sample(name, &[], view.shards.iter().map(|shard| of(shard)).sum::<u64>());
     }
 }
 

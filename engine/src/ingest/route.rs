@@ -17,6 +17,7 @@ use super::GRPC_ENCODING;
 use super::answers::{Form, Problem, Shape};
 use crate::config::plan::Listener;
 use crate::ledger::Transport;
+use crate::services::Method as ServiceMethod;
 
 const GRPC_PATHS: [&str; 4] = [
     "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -34,6 +35,15 @@ pub struct Route {
     pub form: Form,
     /// `grpc-encoding` or `Content-Encoding`.
     pub encoding: Encoding,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Into the pipelines.
+    Signal(Route),
+    /// To what is served beside OTLP.
+    Service(ServiceMethod),
 }
 
 const ENCODINGS: [Encoding; 7] = [
@@ -76,7 +86,7 @@ pub fn route(
     head: &Head,
     listener: &Listener,
     serves: impl Fn(Signal) -> bool,
-) -> Result<Route, Problem> {
+) -> Result<Way, Problem> {
     let content_type = media_type(&head.headers);
     let content_type = &*content_type;
     match (is_grpc(content_type), &listener.grpc, &listener.http) {
@@ -85,7 +95,7 @@ pub fn route(
             "gRPC is not spoken here: it takes HTTP/2, and usually has port 4317",
             content_type,
         )),
-        (false, _, Some(http)) => http_route(head, http, content_type, serves),
+        (false, _, Some(http)) => http_route(head, http, content_type, serves).map(Way::Signal),
         (false, _, None) => Err(not_here(
             "this port takes OTLP over gRPC: the content type must be application/grpc. OTLP over \
              HTTP usually has port 4318",
@@ -106,11 +116,7 @@ fn is_grpc(content_type: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
 }
 
-fn grpc(
-    head: &Head,
-    content_type: &str,
-    serves: impl Fn(Signal) -> bool,
-) -> Result<Route, Problem> {
+fn grpc(head: &Head, content_type: &str, serves: impl Fn(Signal) -> bool) -> Result<Way, Problem> {
     let problem = |code, message: String| Err(Problem::grpc(code, message));
     if head.method != Method::POST {
         return problem(code::INTERNAL, format!("a gRPC call is a POST, not a {}", method(head)));
@@ -120,7 +126,10 @@ fn grpc(
     }
     let signal = GRPC_PATHS.iter().position(|path| *path == &*head.path);
     let Some(signal) = signal.map(|index| Signal::ALL[index]) else {
-        return problem(code::UNIMPLEMENTED, format!("unknown method {}", shown(&head.path)));
+        return match ServiceMethod::at(&head.path) {
+            Some(method) => Ok(Way::Service(method)),
+            None => problem(code::UNIMPLEMENTED, format!("unknown method {}", shown(&head.path))),
+        };
     };
     if !serves(signal) {
         return problem(
@@ -136,7 +145,7 @@ fn grpc(
         return Err(problem);
     };
     let (listener, transport) = (head.listener, Transport::Grpc);
-    Ok(Route { listener, transport, signal, form: Form::Proto, encoding })
+    Ok(Way::Signal(Route { listener, transport, signal, form: Form::Proto, encoding }))
 }
 
 fn http_route(
@@ -233,6 +242,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_signal_has_its_service_s_export_as_its_path() {
+        for (path, service) in GRPC_PATHS.iter().zip(crate::services::OTLP_SERVICES) {
+            assert_eq!(*path, format!("/{service}/Export"));
+        }
+    }
+
+    #[test]
     fn a_route_survives_the_tag_that_carries_it() {
         for listener in [0, 7, u16::MAX] {
             for transport in Transport::ALL {
@@ -241,6 +257,7 @@ mod tests {
                         for encoding in ENCODINGS {
                             let route = Route { listener, transport, signal, form, encoding };
                             assert_eq!(Route::unpack(route.pack()), route);
+                            assert_eq!(ServiceMethod::unpack(route.pack()), None);
                         }
                     }
                 }

@@ -1,6 +1,6 @@
 //! What a shard shows of itself: copied out a few times a second, read by the control plane.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use forebay_net::request::Nanos;
 use forebay_net::ring::Ring;
@@ -18,6 +18,8 @@ pub struct ShardStats {
     pub turned_at: AtomicU64,
     /// Whether any pipeline takes requests.
     pub open: AtomicBool,
+    /// The signals that some route takes requests of: a bit each.
+    pub open_signals: AtomicU8,
     pub turns: Count,
     pub connections: Count,
     pub connections_accepted: Count,
@@ -35,6 +37,9 @@ pub struct ShardStats {
     pub batches_pending: Count,
     pub batches_sealed: Count,
     pub tickets: Count,
+    pub health_requests: Count,
+    pub reflection_requests: Count,
+    pub open_calls: Count,
 }
 
 impl<R: Ring> Shard<R> {
@@ -65,6 +70,11 @@ impl<R: Ring> Shard<R> {
         stats.batches_pending.set(self.pending.len() as u64);
         stats.batches_sealed.set(self.next_seq);
         stats.tickets.set(self.tickets.count() as u64);
+        let services = self.ingest.services.stats();
+        stats.health_requests.set(services.health_requests);
+        stats.reflection_requests.set(services.reflection_requests);
+        stats.open_calls.set(services.open_calls);
+        stats.open_signals.store(self.ingest.open_signals(), Ordering::Relaxed);
         let open = !self.ingest.draining && self.ingest.blocked.iter().any(|blocked| !blocked);
         stats.open.store(open, Ordering::Relaxed);
         stats.turned_at.store(now.max(1), Ordering::Relaxed);

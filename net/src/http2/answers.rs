@@ -3,7 +3,6 @@
 //! Our encoder uses no table and no Huffman code: what is always the same is copied, and nothing
 //! that a peer's settings say can put the two sides out of step.
 
-use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -11,7 +10,7 @@ use super::frame::{self, Code, FrameHead, HEAD_BYTES, WINDOW_MAX, flag, kind};
 use super::stream::{Past, Recv, Send, Stream, Unsent};
 use super::{Fault, Http2};
 use crate::fields::Fields;
-use crate::request::{Answer, Nanos, Trouble};
+use crate::request::{Answer, Nanos, Trouble, Turn};
 
 /// A literal that no table keeps, whose name has an index; so has `:status`.
 const INDEXED_NAME_MAX: usize = 15;
@@ -21,13 +20,14 @@ const TABLE_SIZE_0: u8 = 0x20;
 
 impl Http2 {
     /// The engine's answer to a request.
-    pub(super) fn take_answer(&mut self, id: u32, answer: Answer, now: Nanos) {
+    pub(super) fn take_answer(&mut self, id: u32, answer: Answer, turn: &mut Turn<'_>) {
+        let now = turn.now;
         let Some(place) = self.streams.find(id) else {
             return;
         };
         let stream = self.streams.at(place);
         if !matches!((&stream.recv, &stream.send), (Recv::Ended, Send::Awaiting)) {
-            return;
+            return self.end_messages(place, answer, turn);
         }
         self.in_flight -= 1;
         self.since = now;
@@ -55,36 +55,34 @@ impl Http2 {
         self.put_block(stream.id, ends, Some(status), &headers);
         stream.send = match ends {
             true => Send::Ended,
-            false => self.send_body(stream.id, &mut stream.credit, body, trailers, now),
+            false => {
+                let unsent = Unsent { body, trailers, goes_on: false, since: now };
+                self.send_body(stream.id, &mut stream.credit, unsent)
+            }
         };
         self.blocked += usize::from(matches!(stream.send, Send::Blocked(_)));
     }
 
-    fn send_body(
-        &mut self,
-        id: u32,
-        credit: &mut i64,
-        mut body: Bytes,
-        trailers: Fields,
-        since: Nanos,
-    ) -> Send {
+    /// Sends as much as the peer gives room for.
+    pub(super) fn send_body(&mut self, id: u32, credit: &mut i64, unsent: Unsent) -> Send {
+        let Unsent { mut body, trailers, goes_on, since } = unsent;
         while !body.is_empty() {
             let room = self.peer.window.min(self.peer.stream_window + *credit);
             let room = room.clamp(0, self.peer.frame_bytes_max as i64) as usize;
             if room == 0 {
-                return Send::Blocked(Box::new(Unsent { body, trailers, since }));
+                return Send::Blocked(Box::new(Unsent { body, trailers, goes_on, since }));
             }
             let piece = body.split_to(room.min(body.len()));
             self.peer.window -= piece.len() as i64;
             *credit -= piece.len() as i64;
-            let ends = body.is_empty() && trailers.is_empty();
+            let ends = body.is_empty() && trailers.is_empty() && !goes_on;
             let flags = if ends { flag::END_STREAM } else { 0 };
             frame::put(&mut self.output, kind::DATA, flags, id, &piece);
         }
         if !trailers.is_empty() {
             self.put_block(id, true, None, &trailers);
         }
-        Send::Ended
+        if goes_on { Send::Awaiting } else { Send::Ended }
     }
 
     /// Goes on with the answers that wait for room, the oldest stream first.
@@ -112,8 +110,7 @@ impl Http2 {
             return;
         };
         let mut credit = stream.credit;
-        let Unsent { body, trailers, since } = *unsent;
-        let send = self.send_body(id, &mut credit, body, trailers, since);
+        let send = self.send_body(id, &mut credit, *unsent);
         let stream = self.streams.at(place);
         stream.credit = credit;
         stream.send = send;
@@ -121,9 +118,13 @@ impl Http2 {
             return;
         }
         self.blocked -= 1;
-        if matches!(stream.recv, Recv::Ended) {
-            self.streams.remove(place);
-            self.streams.remember(id, Past::Ended);
+        match stream.recv {
+            Recv::Ended => {
+                self.streams.remove(place);
+                self.streams.remember(id, Past::Ended);
+            }
+            Recv::Messages(_) => self.say_newest(place),
+            Recv::Body(_) | Recv::Discard(_) => {}
         }
     }
 
@@ -167,7 +168,13 @@ impl Http2 {
     }
 
     /// Appends a header block as a frame, or as several if the peer takes no frame so long.
-    fn put_block(&mut self, id: u32, ends: bool, status: Option<StatusCode>, headers: &Fields) {
+    pub(super) fn put_block(
+        &mut self,
+        id: u32,
+        ends: bool,
+        status: Option<StatusCode>,
+        headers: &Fields,
+    ) {
         let out = &mut self.output;
         let start = out.len();
         out.extend_from_slice(&[0; HEAD_BYTES]);

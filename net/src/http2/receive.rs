@@ -189,7 +189,11 @@ impl Http2 {
     }
 
     /// A stream's fault ends that stream; unless there are too many of them.
-    fn contain(&mut self, taken: Result<(), Fault>, turn: &mut Turn<'_>) -> Result<(), Fault> {
+    pub(super) fn contain(
+        &mut self,
+        taken: Result<(), Fault>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Fault> {
         match taken {
             Err(Fault::Stream(stream, code)) => self.reset(stream, code, turn),
             other => other,
@@ -236,7 +240,10 @@ impl Http2 {
             let window = match &mut stream.recv {
                 Recv::Body(receiving) => &mut receiving.window,
                 Recv::Discard(discarding) => &mut discarding.window,
-                Recv::Ended => return Err(Fault::Stream(id, Code::STREAM_CLOSED)),
+                Recv::Messages(messages) if !messages.is_ended() => &mut messages.window,
+                Recv::Messages(_) | Recv::Ended => {
+                    return Err(Fault::Stream(id, Code::STREAM_CLOSED));
+                }
             };
             return match window.take(bytes) {
                 true => Ok(true),

@@ -6,11 +6,12 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::frame::{self, Code};
 use super::head::{self, Block, HeadBuilder};
+use super::messages::Messages;
 use super::receive::BlockHead;
 use super::stream::{Discarding, Past, Receiving, Recv, Send, Stream, Window};
 use super::{DISCARD_BYTES_MAX, Fault, Going, Http2, STREAM_WINDOW_BYTES};
 use crate::request::{
-    Admitted, Answer, Head, Protocol, Refusal, Request, RequestId, Trouble, Turn,
+    Admitted, Answer, Head, Part, Protocol, Refusal, Request, RequestId, Trouble, Turn,
 };
 
 /// Of a new stream.
@@ -109,7 +110,11 @@ impl Http2 {
             turn.door.release(admitted.reserved);
             Err(turn.door.refuse(&head, Refusal::TooLarge { bytes_max }))
         });
-        let Admitted { body_bytes_max: bytes_max, tag, reserved } = match admitted {
+        let Admitted { body_bytes_max: bytes_max, tag, reserved, .. } = match admitted {
+            Ok(admitted) if admitted.streamed => {
+                let messages = Messages::new(head, admitted, WINDOW, turn.now);
+                return self.open_messages(stream, messages, turn);
+            }
             Ok(admitted) => admitted,
             Err(answer) => {
                 stream.recv = discarding(head.content_length, WINDOW, turn);
@@ -124,10 +129,15 @@ impl Http2 {
 
     fn hand_out_bodiless(&mut self, stream: Stream, mut head: Head, turn: &mut Turn<'_>) {
         match turn.door.admit(&mut head) {
+            Ok(admitted) if admitted.streamed => {
+                let messages = Messages::new(head, admitted, WINDOW, turn.now);
+                self.open_messages(stream, messages.without_any(), turn);
+            }
             Ok(Admitted { tag, reserved, .. }) => {
                 let id = RequestId { key: turn.key, stream: stream.id };
                 let body = Bytes::new();
-                turn.requests.push(Request { id, head, tag, body, reserved });
+                let part = Part::Whole;
+                turn.requests.push(Request { id, part, head, tag, body, reserved });
                 self.in_flight += 1;
                 self.streams.add(stream);
             }
@@ -154,7 +164,7 @@ impl Http2 {
         let Some(stream) = self.live(id) else {
             return self.take_late_headers(id, turn);
         };
-        if matches!(stream.recv, Recv::Ended) {
+        if stream.recv.is_ended() {
             return Err(Fault::Stream(id, Code::STREAM_CLOSED));
         }
         if block.is_circular {
@@ -197,6 +207,7 @@ impl Http2 {
         match &mut self.streams.at(place).recv {
             Recv::Ended => Ok(()),
             Recv::Discard(_) => self.discard(place, piece.len(), ends, turn),
+            Recv::Messages(_) => self.take_messages(place, piece, ends, turn),
             Recv::Body(receiving) => {
                 let bytes = receiving.body.len() + piece.len();
                 let is_over = receiving.head.content_length.is_some_and(|l| (bytes as u64) > l);
@@ -237,6 +248,7 @@ impl Http2 {
         self.in_flight += 1;
         turn.requests.push(Request {
             id: RequestId { key: turn.key, stream: id },
+            part: Part::Whole,
             head,
             tag,
             body: if body.is_empty() { whole } else { body.freeze() },
@@ -336,9 +348,13 @@ impl Http2 {
         } else {
             let stream = self.streams.remove(place);
             self.blocked -= usize::from(matches!(stream.send, Send::Blocked(_)));
-            if let Recv::Body(receiving) = stream.recv {
-                turn.door.release(receiving.reserved);
-                turn.door.abandoned(Protocol::Http2);
+            match stream.recv {
+                Recv::Body(receiving) => {
+                    turn.door.release(receiving.reserved);
+                    turn.door.abandoned(Protocol::Http2);
+                }
+                Recv::Messages(messages) => self.lose(id, messages, turn),
+                Recv::Discard(_) | Recv::Ended => {}
             }
         }
         self.streams.remember(id, past);
@@ -352,11 +368,11 @@ impl Http2 {
 }
 
 /// `length`: of the whole body, if its head said so.
-fn discarding(length: Option<u64>, window: Window, turn: &Turn<'_>) -> Recv {
+pub(super) fn discarding(length: Option<u64>, window: Window, turn: &Turn<'_>) -> Recv {
     Recv::Discard(Box::new(Discarding { length, bytes: 0, window, since: turn.now }))
 }
 
-fn malformed(id: u32, reason: &'static str, turn: &mut Turn<'_>) -> Fault {
+pub(super) fn malformed(id: u32, reason: &'static str, turn: &mut Turn<'_>) -> Fault {
     tracing::debug!(reason, "a malformed request over HTTP/2 is reset");
     turn.door.trouble(Trouble::Malformed);
     Fault::Stream(id, Code::PROTOCOL_ERROR)

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use super::messages::Messages;
 use crate::fields::Fields;
 use crate::request::{Head, Nanos, Refusal, Turn};
 
@@ -37,12 +38,35 @@ pub(super) struct Stream {
     pub(super) credit: i64,
 }
 
+impl Stream {
+    /// Since when a streamed request owes us the rest of a message, or its first.
+    pub(super) fn stalls_since(&self) -> Option<Nanos> {
+        match (&self.recv, &self.send) {
+            (Recv::Messages(messages), Send::Awaiting) => messages.stalls_since(),
+            _ => None,
+        }
+    }
+}
+
 /// What the peer still sends.
 pub(super) enum Recv {
     Body(Box<Receiving>),
+    /// Message after message, as long as the peer likes: until the answer ends.
+    Messages(Box<Messages>),
     /// The rest of a refused body.
     Discard(Box<Discarding>),
     Ended,
+}
+
+impl Recv {
+    /// Whether the peer has ended its side.
+    pub(super) fn is_ended(&self) -> bool {
+        match self {
+            Recv::Ended => true,
+            Recv::Messages(messages) => messages.is_ended(),
+            Recv::Body(_) | Recv::Discard(_) => false,
+        }
+    }
 }
 
 /// What we still send.
@@ -76,6 +100,8 @@ pub(super) struct Discarding {
 pub(super) struct Unsent {
     pub(super) body: Bytes,
     pub(super) trailers: Fields,
+    /// This is not the answer's end: without trailers the stream stays open.
+    pub(super) goes_on: bool,
     pub(super) since: Nanos,
 }
 

@@ -104,6 +104,12 @@ impl Connection {
         }
     }
 
+    pub(super) fn core_message(&mut self, stream: u32, message: Answer, turn: &mut Turn<'_>) {
+        if let Some(core) = self.speaks.core_mut() {
+            core.handle_message(stream, message, turn);
+        }
+    }
+
     pub(super) fn handle_sent(&mut self, turn: &mut Turn<'_>) {
         self.sending_since = None;
         if let Some(core) = self.speaks.core_mut() {

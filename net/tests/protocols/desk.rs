@@ -32,6 +32,8 @@ pub(crate) struct Desk {
 #[derive(Default)]
 pub(crate) struct Books {
     pub(crate) refuse: bool,
+    /// Requests are streamed.
+    pub(crate) streams: bool,
     pub(crate) reserved: usize,
     pub(crate) abandoned: usize,
     pub(crate) troubles: Vec<Trouble>,
@@ -73,7 +75,12 @@ impl Door for Books {
     fn admit(&mut self, _: &mut Head) -> Result<Admitted, Answer> {
         match self.refuse {
             true => Err(answer(StatusCode::SERVICE_UNAVAILABLE)),
-            false => Ok(Admitted { body_bytes_max: BODY_BYTES_MAX, tag: 0, reserved: 0 }),
+            false => Ok(Admitted {
+                body_bytes_max: BODY_BYTES_MAX,
+                streamed: self.streams,
+                tag: 0,
+                reserved: 0,
+            }),
         }
     }
 

@@ -6,6 +6,7 @@ mod flow;
 mod frames;
 mod http1;
 mod http2;
+mod messages;
 mod oracle;
 mod pipe;
 mod rules;
