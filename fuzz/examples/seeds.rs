@@ -61,5 +61,18 @@ fn main() -> std::io::Result<()> {
     }
     write("answers", "proto", b"\x08\x0e\x12\x04busy")?;
     write("answers", "json", br#"{"code":8,"message":"busy","details":[]}"#)?;
-    write("answers", "partial", br#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"x"}}"#)
+    write("answers", "partial", br#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"x"}}"#)?;
+    for (name, seed) in forebay_fuzz::http1::seeds() {
+        write("http1", name, &seed)?;
+    }
+    for (name, seed) in forebay_fuzz::http2::seeds() {
+        write("http2", name, &seed)?;
+    }
+    for (name, seed) in forebay_fuzz::hpack::seeds() {
+        write("hpack", name, seed)?;
+    }
+    write("grpc", "framed", b"\0\0\0\0\x03abc")?;
+    write("grpc", "two", b"\x01\0\0\0\x01a\0\0\0\0\0")?;
+    write("grpc", "timeout", b"99999999m")?;
+    write("grpc", "status", "50% of \u{e9}\n".as_bytes())
 }

@@ -1,5 +1,14 @@
 //! What the fuzz targets share: which request an input is, and the oracle that the codec's own
-//! tests use, so that a target and a test mean the same by "right".
+//! tests use, so that a target and a test mean the same by "right"; and for the protocols one
+//! module each.
+
+pub mod hpack;
+pub mod http1;
+pub mod http2;
+mod porch;
+
+#[path = "../../net/tests/protocols/pipe.rs"]
+mod pipe;
 
 #[allow(dead_code, reason = "the targets use a part of it")]
 #[path = "../../codec/tests/oracle/agreement.rs"]

@@ -81,6 +81,12 @@ class Bench:
         made.wait_ready()
         return made
 
+    def proxy(self, made):
+        """Something else that listens: started here, and ended with all others."""
+        self._made.append(made)
+        made.start()
+        return made
+
     def flaky(self, protocol: str, target: Collector, share: float = 0.1):
         """A flaky hop before the Collector; returns the hop and its port."""
         faults, port = Faults(self.seed, share), free_port()
@@ -93,8 +99,9 @@ class Bench:
         hop.start()
         return hop, port
 
-    def send(self, load: Load, via: Forebay, twin: Collector) -> dict:
-        """Runs the sender to its end; returns its ledger, which must hold no failure."""
+    def send(self, load: Load, via, twin: Collector) -> dict:
+        """Runs the sender towards `via`, forebay or a proxy, to its end; returns its ledger, which
+        must hold no failure."""
         path = self.folder / "sent.json"
         argv = load.argv(via.base_url(load.protocol), twin, path)
         run(argv, f"the {load.sender} sender", SENDER_S_MAX)

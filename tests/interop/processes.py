@@ -66,19 +66,23 @@ def listens(port: int) -> bool:
         return False
 
 
-def run(argv: list, what: str, deadline_s: float = 60.0, **options) -> str:
-    """Runs a command to its end and returns its standard output; any other exit than 0 fails."""
+def run(
+    argv: list, what: str, deadline_s: float = 60.0, codes=(0,), merged: bool = False, **options
+) -> str:
+    """Runs a command to its end and returns its standard output, with `merged` its errors too;
+    any other exit than `codes` fails."""
     try:
         done = subprocess.run(
             [str(word) for word in argv],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
             timeout=deadline_s,
             **options,
         )
     except subprocess.TimeoutExpired as late:
         raise Failed(f"{what} was not done within {deadline_s:g} s") from late
-    if done.returncode != 0:
+    if done.returncode not in codes:
         tail = (done.stderr or done.stdout).decode(errors="replace")[-3000:]
         raise Failed(f"{what} ended with {done.returncode}:\n{tail}")
     return done.stdout.decode(errors="replace")

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import by_curl
 import by_grpcurl
 import comparing
+import conformance
 import profiles
+import proxies
 import refusals
 import troubles
+import uploads
 from bench import Bench, Load, exporter_to, flow
 from forebay import Setup
 from telemetrygen import generated_counts
@@ -37,6 +40,8 @@ def all_scenarios() -> list[Scenario]:
         *generators(),
         *with_trouble(),
         *answers(),
+        *behind_proxies(),
+        *suites(),
     ]
 
 
@@ -77,6 +82,10 @@ def by_hand() -> list[Scenario]:
         sent_by("grpcio, 10,000 items a request", big, "grpc", forebay_only=True),
         Scenario("grpcio -> no batching -> grpc", unbatched),
         Scenario("profiles pass through whole", profiles.pass_through, forebay_only=True),
+        *(
+            Scenario(f"curl, large uploads over {version}", uploads.uploads(version), True)
+            for version in uploads.VERSIONS
+        ),
     ]
 
 
@@ -134,6 +143,42 @@ def answers() -> list[Scenario]:
         Scenario("refusals over gRPC", refusals.over_grpc, forebay_only=True),
         Scenario("broken requests poison nobody", refusals.poison_nobody, forebay_only=True),
         Scenario("accepted items at the metrics address", by_curl.metrics, forebay_only=True),
+    ]
+
+
+def behind_proxies() -> list[Scenario]:
+    """nginx and haproxy as HTTP/2 and HTTP/1.1 clients of forebay."""
+    loads = [
+        ("nginx", Load("grpcio", "grpc", "gzip", 400, 20)),
+        ("nginx", Load("node", "grpc")),
+        ("nginx", Load("curl", "http-proto", "none")),
+        ("haproxy", Load("grpcio", "grpc", "none", 400, 20)),
+        ("haproxy", Load("rust", "grpc")),
+        ("haproxy", Load("python", "http-proto", "gzip")),
+    ]
+    streamed = Load("python", "http-json", "gzip")
+    return [
+        *(
+            Scenario(f"{load.sender}, {load.protocol} -> {name}", proxies.in_front(name, load))
+            for name, load in loads
+        ),
+        Scenario(
+            "python, http-json -> nginx without buffering",
+            proxies.in_front("nginx", streamed, buffering="off"),
+        ),
+    ]
+
+
+def suites() -> list[Scenario]:
+    return [
+        *(
+            Scenario(f"h2spec at the {port} port", conformance.h2spec(port), forebay_only=True)
+            for port in ("grpc", "http")
+        ),
+        *(
+            Scenario(f"httpwg at the {port} port", conformance.httpwg(port), forebay_only=True)
+            for port in ("grpc", "http")
+        ),
     ]
 
 

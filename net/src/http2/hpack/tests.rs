@@ -116,8 +116,9 @@ fn a_block_that_breaks_the_rules_is_an_error() {
 
 #[test]
 fn a_field_that_makes_its_request_malformed_says_so_wherever_it_comes_from() {
-    let bad: [&[u8]; 10] = [
+    let bad: [&[u8]; 11] = [
         b"\x40\x01A\x01b",
+        b"\x40\x01\"\x01b",
         b"\x40\x00\x01b",
         b"\x40\x0aconnection\x01b",
         b"\x40\x02te\x04gzip",
