@@ -164,7 +164,7 @@ impl<R: Ring> Shard<R> {
             epoch,
         };
         // The first turn comes with the first client: healthy from here on.
-        shard.publish(shard.now());
+        shard.publish(epoch.elapsed().as_nanos() as Nanos);
         shard
     }
 
@@ -173,27 +173,28 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Turns until the process drains and nothing is left.
-    pub fn run(mut self) -> std::io::Result<()> {
-        let mut now = self.now();
-        while !self.is_done() {
-            self.sleep(now)?;
-            now = self.now();
-            self.turn(now);
-        }
-        self.send_last_words(now)?;
-        self.publish(now);
-        Ok(())
+    pub fn run(self) -> std::io::Result<()> {
+        let epoch = self.epoch;
+        self.run_by(|| epoch.elapsed().as_nanos() as Nanos)
     }
 
-    /// The last answers leave, if their readers read them soon: a connection that is closed with
-    /// bytes unread is reset, and that can overtake the answer.
-    fn send_last_words(&mut self, since: Nanos) -> std::io::Result<()> {
-        while (self.server.is_busy() || self.server.is_lingering())
-            && self.now() < since + LAST_WORDS
-        {
-            self.server.wait(self.now(), BLOCKED_RETRY)?;
-            self.turn(self.now());
+    /// As [`Shard::run`], by another clock than the machine's: it is read once a turn.
+    pub fn run_by(mut self, mut clock: impl FnMut() -> Nanos) -> std::io::Result<()> {
+        let mut now = clock();
+        while !self.is_done() {
+            self.sleep(now)?;
+            now = clock();
+            self.turn(now);
         }
+        // The last answers leave, if their readers read them soon: a connection that is closed
+        // with bytes unread is reset, and that can overtake the answer.
+        let until = now + LAST_WORDS;
+        while self.server.connections() > 0 && now < until {
+            self.server.wait(now, BLOCKED_RETRY)?;
+            now = clock();
+            self.turn(now);
+        }
+        self.publish(now);
         Ok(())
     }
 
@@ -385,11 +386,6 @@ impl<R: Ring> Shard<R> {
             && self.pending.is_empty()
             && self.batchers.iter().all(|batcher| batcher.deadline().is_none())
             && (self.phase.is_abandoning() || !self.server.is_busy())
-    }
-
-    /// The one clock that the data path reads: once a turn.
-    fn now(&self) -> Nanos {
-        self.epoch.elapsed().as_nanos() as Nanos
     }
 }
 

@@ -74,8 +74,16 @@ impl Lane {
         self.destination_index
     }
 
-    pub(crate) fn pop(&self) -> Option<Arc<Batch>> {
+    /// The next batch, for the lane's keeper: the sender here, or a test in its place. It is held
+    /// until [`Lane::let_go`].
+    pub fn pop(&self) -> Option<Arc<Batch>> {
         self.queue.pop()
+    }
+
+    /// The end of a batch was handed to its receiver: there is room for another.
+    pub fn let_go(&self, batch: &Batch) {
+        self.stats.bytes_released(batch.bytes);
+        self.stats.unreserve();
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -99,7 +107,7 @@ impl Lane {
     }
 
     /// From here on every offer is given back; those under way still arrive.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
         std::sync::atomic::fence(Ordering::SeqCst);
     }

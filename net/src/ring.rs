@@ -11,6 +11,7 @@
 //! Not here: protocols, timers, what to do with a connection (`server`).
 
 pub mod explain;
+pub mod fake;
 mod provided;
 mod slots;
 pub mod uring;

@@ -42,6 +42,16 @@ impl Wake {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
+    /// Whether whoever wakes has to say so to the kernel.
+    pub(crate) fn is_sleeping(&self) -> bool {
+        self.sleeping.load(Ordering::Relaxed)
+    }
+
+    /// Takes back what a wake left with the kernel; there is one.
+    pub(crate) fn take(&self) {
+        let _ = rustix::io::read(&self.eventfd, &mut [0; 8]);
+    }
+
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.eventfd.as_raw_fd()
     }
