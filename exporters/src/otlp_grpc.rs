@@ -11,27 +11,25 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use forebay_codec::signal::Signal;
 use forebay_net::dial::Target;
 use forebay_net::glommio_io::{sleep, spawn};
+use forebay_net::http2::client::{Answer, Code, Failure, RequestHead, Why};
 use futures_lite::future::{or, yield_now};
-use h2::RecvStream;
-use h2::client::SendRequest;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 use crate::destination::OtlpGrpc;
 use crate::encode::Codec;
 use crate::identity::user_agent;
 use crate::transport::Request;
-use crate::verdict::{
-    ANSWER_BYTES_MAX, FailureKind, Verdict, again, answer_too_large, of_grpc, of_grpc_reset,
-};
+use crate::verdict::{FailureKind, Verdict, again, answer_too_large, of_grpc, of_grpc_reset};
 
 mod connection;
-mod wire;
+mod exchange;
 
-use connection::{Absence, Record, Slot, is_garbage, no_http2};
+use connection::{Absence, Slot};
+use exchange::Exchange;
 
 const PORT_DEFAULT: u16 = 4317;
 /// A connection that closes between being picked and being used is replaced this often before
@@ -44,8 +42,7 @@ pub(crate) struct Client {
     /// Why no request can be made at all; the configuration refuses such settings.
     defect: Option<String>,
     /// By `Signal::index`.
-    uris: [Uri; 4],
-    headers: HeaderMap,
+    heads: [Rc<RequestHead>; 4],
     slots: Vec<Rc<Slot>>,
     turn: Cell<usize>,
     codec: RefCell<Codec>,
@@ -53,22 +50,30 @@ pub(crate) struct Client {
 
 /// How one call over one connection ended.
 enum Call {
-    Answered(Verdict),
+    Answered(Answer),
+    Judged(Verdict),
     /// The connection closed, or refused the stream, before an answer began.
-    TurnedAway(h2::Error),
+    TurnedAway(String),
     TimedOut,
 }
 
 impl Call {
-    fn unanswered(error: h2::Error, record: &Record) -> Call {
-        if is_garbage(&error, record) {
-            return Call::Answered(again(FailureKind::Garbage, no_http2(&error)));
-        }
-        let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        if is_refused || error.is_go_away() || error.is_io() {
-            Call::TurnedAway(error)
-        } else {
-            Call::Answered(of_grpc_reset(error))
+    fn unanswered(failure: Failure, exchange: &Exchange) -> Call {
+        let why = || match failure.why {
+            Why::Ended => exchange.why(),
+            why => why.to_string(),
+        };
+        match failure.why {
+            Why::TooLarge => Call::Judged(answer_too_large()),
+            _ if failure.began => Call::Judged(of_grpc_reset(why())),
+            Why::Malformed(reason) if !exchange.has_answered() => {
+                Call::Judged(Absence::garbage(&format!("an answer with {reason}")).verdict())
+            }
+            Why::Ended if exchange.is_garbage() => Call::Judged(exchange.absence().verdict()),
+            Why::Ended | Why::Unprocessed(_) | Why::Reset(Code::REFUSED_STREAM) => {
+                Call::TurnedAway(why())
+            }
+            Why::Malformed(_) | Why::Reset(_) => Call::Judged(of_grpc_reset(why())),
         }
     }
 }
@@ -91,11 +96,12 @@ impl Client {
                 spawn(connection::keep(slot, target, turn, settings.timeout, settings.keepalive));
             }
         }
+        let headers = headers(settings, codec.grpc_name());
+        let head = |uri| Rc::new(RequestHead::post(&uri, &headers));
         Rc::new(Client {
             timeout: settings.timeout,
             defect,
-            uris: uris.unwrap_or_default(),
-            headers: headers(settings, codec.grpc_name()),
+            heads: uris.unwrap_or_default().map(head),
             slots,
             turn: Cell::new(0),
             codec: RefCell::new(codec),
@@ -111,7 +117,7 @@ impl Client {
         let mut may_repeat = true;
         loop {
             // Connected first: while the destination is down nothing is compressed in vain.
-            let (slot, client, record) = match self.connected().await {
+            let (slot, exchange) = match self.connected().await {
                 Ok(connected) => connected,
                 Err(absence) => return absence.verdict(),
             };
@@ -122,18 +128,18 @@ impl Client {
             message = Some(pieces.clone());
             request.stats.sent(pieces.iter().map(|piece| piece.len() as u64).sum());
             // Only a connection that has worked can have been closed in the wrong moment.
-            let had_worked = record.has_answered();
-            let _active = slot.activity();
-            match within(self.timeout, self.call(&record, client, request.signal, pieces)).await {
-                Call::Answered(verdict) => return verdict,
+            let had_worked = exchange.has_answered();
+            match within(self.timeout, self.call(&exchange, request.signal, pieces)).await {
+                Call::Answered(answer) => return self.read(&answer),
+                Call::Judged(verdict) => return verdict,
                 Call::TurnedAway(_) if may_repeat && had_worked => {
                     may_repeat = false;
-                    slot.retire(&record);
+                    slot.retire(&exchange);
                     yield_now().await;
                 }
-                Call::TurnedAway(error) => return of_grpc_reset(error),
+                Call::TurnedAway(why) => return of_grpc_reset(why),
                 Call::TimedOut => {
-                    slot.mark_timeout(&record);
+                    slot.mark_timeout(&exchange);
                     let text = format!("no answer within {:?}", self.timeout);
                     return again(FailureKind::Timeout, text);
                 }
@@ -146,17 +152,17 @@ impl Client {
     }
 
     /// A connection that can take a request now, made if there is none.
-    async fn connected(&self) -> Result<(Rc<Slot>, SendRequest<Bytes>, Rc<Record>), Absence> {
+    async fn connected(&self) -> Result<(Rc<Slot>, Rc<Exchange>), Absence> {
         let mut absence = Absence::connect(String::new());
         for _ in 0..PICKS_MAX {
             let slot = self.pick();
-            let (client, record) = slot.client().await?;
-            match within_connect(self.timeout, client.ready(), &record).await {
-                Ok(client) => return Ok((slot, client, record)),
+            let exchange = slot.exchange().await?;
+            match within_connect(self.timeout, exchange.ready()).await {
+                Ok(()) => return Ok((slot, exchange)),
                 Err(why) => absence = why,
             }
             // It is going away: what is in flight on it ends there, this goes over a new one.
-            slot.retire(&record);
+            slot.retire(&exchange);
             yield_now().await;
         }
         Err(absence)
@@ -172,59 +178,20 @@ impl Client {
         Rc::clone(usable.unwrap_or(&self.slots[first % count]))
     }
 
-    async fn call(
-        &self,
-        record: &Record,
-        mut client: SendRequest<Bytes>,
-        signal: Signal,
-        message: Vec<Bytes>,
-    ) -> Call {
-        let mut head = http::Request::new(());
-        *head.method_mut() = Method::POST;
-        *head.version_mut() = Version::HTTP_2;
-        *head.uri_mut() = self.uris[signal.index()].clone();
-        *head.headers_mut() = self.headers.clone();
-        let (answer, mut body) = match client.send_request(head, false) {
-            Ok(sending) => sending,
-            Err(error) => return Call::unanswered(error, record),
+    async fn call(&self, exchange: &Rc<Exchange>, signal: Signal, message: Vec<Bytes>) -> Call {
+        let Some(call) = exchange.call(&self.heads[signal.index()], message) else {
+            return Call::TurnedAway(exchange.why());
         };
-        let last = message.len() - 1;
-        for (index, piece) in message.into_iter().enumerate() {
-            // A peer may answer and close before it has read everything: its answer says why.
-            if body.send_data(piece, index == last).is_err() {
-                break;
-            }
-        }
-        match answer.await {
-            Ok(answer) => {
-                record.mark_answered();
-                Call::Answered(self.read(answer).await)
-            }
-            Err(error) => Call::unanswered(error, record),
+        match call.await {
+            Ok(answer) => Call::Answered(answer),
+            Err(failure) => Call::unanswered(failure, exchange),
         }
     }
 
-    async fn read(&self, answer: http::Response<RecvStream>) -> Verdict {
-        let (head, mut body) = answer.into_parts();
-        let mut message = BytesMut::new();
-        while let Some(data) = body.data().await {
-            let data = match data {
-                Ok(data) => data,
-                Err(error) => return of_grpc_reset(error),
-            };
-            // A stream that is already closed needs no window.
-            let _ = body.flow_control().release_capacity(data.len());
-            if message.len() + data.len() > ANSWER_BYTES_MAX {
-                return answer_too_large();
-            }
-            message.extend_from_slice(&data);
-        }
-        let trailers = match body.trailers().await {
-            Ok(trailers) => trailers,
-            Err(error) => return of_grpc_reset(error),
-        };
+    fn read(&self, answer: &Answer) -> Verdict {
+        let Answer { status, headers, body, trailers } = answer;
         let decompressor = &mut self.codec.borrow_mut().decompressor;
-        of_grpc(head.status, &head.headers, &message, trailers.as_ref(), decompressor)
+        of_grpc(*status, headers, body, trailers.as_ref(), decompressor)
     }
 }
 
@@ -294,12 +261,11 @@ async fn within(limit: Duration, call: impl Future<Output = Call>) -> Call {
     .await
 }
 
-async fn within_connect<T>(
+async fn within_connect(
     limit: Duration,
-    ready: impl Future<Output = Result<T, h2::Error>>,
-    record: &Record,
-) -> Result<T, Absence> {
-    or(async { ready.await.map_err(|error| Absence::ended(&error, record)) }, async {
+    ready: impl Future<Output = Result<(), Absence>>,
+) -> Result<(), Absence> {
+    or(ready, async {
         sleep(limit).await;
         let why = format!("the destination took no further request for {limit:?}");
         Err(Absence::connect(why))

@@ -131,12 +131,14 @@ mod http2 {
             Name::Scheme => Some(":scheme".to_owned()),
             Name::Authority => Some(":authority".to_owned()),
             Name::Path => Some(":path".to_owned()),
+            Name::Status => Some(":status".to_owned()),
             Name::Header(name) => Some(name.to_string()),
             Name::None(_) => None,
         };
         let value = match &field.value {
             Value::Method(method) => Seen::Text(method.as_str().into()),
             Value::Path(path) => Seen::Text(path.as_bytes().into()),
+            Value::Status(status) => Seen::Text(status.as_str().into()),
             Value::Text(text) | Value::Length(_, text) => Seen::Text(text.as_bytes().into()),
             Value::Unread => Seen::Unread,
             Value::Bad(_) => Seen::Bad,

@@ -1,13 +1,18 @@
 //! glommio behind a thin wall: executors, tasks, timers and TCP streams for exporter cores.
 //!
 //! The only file that names glommio, so that a fork of it can be swapped in here. Knows no
-//! protocol. Always: what is written to a [`Stream`] reaches the kernel by the next flush, and an
-//! executor is refused with a legible error where io_uring is missing (glommio itself would end
-//! the process).
+//! protocol. Always: what a [`Stream`] took is with the kernel, and an executor is refused with a
+//! legible error where io_uring is missing (glommio itself would end the process).
+//!
+//! `unsafe`, once: glommio lends a socket's number and no `BorrowedFd`, and sends no several
+//! slices at once.
+
+#![allow(unsafe_code)]
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::mpsc;
@@ -19,7 +24,7 @@ use futures_lite::io::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use hyper::rt::ReadBufCursor;
-use tokio::io::ReadBuf;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 /// Registered for storage I/O in each of an executor's three rings. The exporters use none of it;
 /// the default would need 30 MiB of locked memory, and 8 MiB is what a process usually gets.
@@ -30,9 +35,9 @@ const PREEMPT_INTERVAL: Duration = Duration::from_millis(20);
 /// The longest such stall.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(20);
 const HEARTBEATS: u32 = 3;
-/// Writes are gathered up to this, so that a small frame header does not cost a send of its own.
-const WRITE_BUFFER_BYTES: usize = 64 << 10;
 const READ_BUFFER_BYTES: usize = 16 << 10;
+/// So many slices are sent at once; the kernel takes 1024.
+pub const SLICES_MAX: usize = 128;
 
 /// Starts a thread with an executor on it, pinned to `core` if given, and runs `main` to its end.
 /// Fails if the thread or its rings cannot be made.
@@ -104,12 +109,9 @@ where
     }
 }
 
-/// A connected TCP stream with `TCP_NODELAY`. Serves `h2` (tokio's traits) and `hyper`.
+/// A connected TCP stream with `TCP_NODELAY`. Serves `hyper`, and whoever brings slices.
 pub struct Stream {
     tcp: TcpStream,
-    /// `written[..sent]` is with the kernel, the rest is not yet.
-    written: Vec<u8>,
-    sent: usize,
     read: Box<[u8]>,
 }
 
@@ -118,73 +120,43 @@ impl Stream {
     pub async fn connect(address: SocketAddr) -> io::Result<Stream> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
-        Ok(Stream {
-            tcp,
-            written: Vec::new(),
-            sent: 0,
-            read: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
-        })
+        Ok(Stream { tcp, read: vec![0; READ_BUFFER_BYTES].into_boxed_slice() })
     }
 
-    /// Copies from `bytes` what fits; makes room first if there is none.
-    fn poll_gather(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.written.len() >= WRITE_BUFFER_BYTES {
-            ready!(self.poll_drain(cx))?;
-        }
-        let taken = bytes.len().min(WRITE_BUFFER_BYTES - self.written.len());
-        self.written.extend_from_slice(&bytes[..taken]);
-        Poll::Ready(Ok(taken))
+    /// What came, in the stream's own buffer. Nothing: the peer sends no more.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let count = ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut self.read))?;
+        Poll::Ready(Ok(&self.read[..count]))
     }
 
-    /// Hands everything gathered to the kernel.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.written.len() {
-            let rest = &self.written[self.sent..];
-            match ready!(Pin::new(&mut self.tcp).poll_write(cx, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.sent += count,
+    /// Hands to the kernel as much of `slices`, one behind the other, as it takes now.
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if slices.len() > 1 {
+            match self.send(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
             }
         }
-        self.written.clear();
-        self.sent = 0;
-        Poll::Ready(Ok(()))
+        let Some(first) = slices.iter().find(|slice| !slice.is_empty()) else {
+            return Poll::Ready(Ok(0));
+        };
+        match ready!(Pin::new(&mut self.tcp).poll_write(cx, first))? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            count => Poll::Ready(Ok(count)),
+        }
     }
 
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.tcp).poll_close(cx)
-    }
-}
-
-impl tokio::io::AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let room = buffer.remaining();
-        let into = buffer.initialize_unfilled_to(room);
-        let count = ready!(Pin::new(&mut self.tcp).poll_read(cx, into))?;
-        buffer.advance(count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl tokio::io::AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_gather(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_drain(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_finish(cx)
+    fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        // SAFETY: `tcp` owns the socket and closes it when it is dropped; it is borrowed here for
+        // longer than `socket` lives.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.tcp.as_raw_fd()) };
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let slices = &slices[..slices.len().min(SLICES_MAX)];
+        Ok(sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)?)
     }
 }
 
@@ -208,15 +180,27 @@ impl hyper::rt::Write for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_gather(cx, bytes)
+        self.poll_send(cx, &[IoSlice::new(bytes)])
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_drain(cx)
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_finish(cx)
+        Pin::new(&mut self.tcp).poll_close(cx)
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod answers;
 mod calm;
+pub mod client;
 mod frame;
 mod head;
 mod hpack;

@@ -11,22 +11,16 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use forebay_net::dial::{Target, dial};
-use forebay_net::glommio_io::{sleep, spawn};
+use forebay_net::glommio_io::{Stream, sleep, spawn};
 use futures_lite::future::or;
-use h2::client::{Connection, SendRequest};
-use h2::{Ping, PingPong};
 
-use super::wire::Wire;
+use super::exchange::Exchange;
 use crate::destination::Keepalive;
 use crate::verdict::{FailureKind, Verdict, again};
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// grpc-go's default for `keepalive.timeout`.
-const PING_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
-const WINDOW_BYTES: u32 = 1 << 20;
 /// So many requests in a row without an answer retire a connection: one may be a slow request's.
 const TIMEOUTS_MAX: u32 = 2;
 
@@ -37,17 +31,7 @@ pub(super) struct Slot {
     waiting: RefCell<Vec<Waker>>,
     /// The connection's task while it has nothing to do.
     keeper: RefCell<Option<Waker>>,
-    active: Cell<usize>,
     retired: Cell<bool>,
-}
-
-/// What one connection has shown of itself, for as long as anybody uses it.
-#[derive(Default)]
-pub(super) struct Record {
-    /// It has carried an answer: whatever ends it, it was a connection.
-    answered: Cell<bool>,
-    /// Requests that timed out since the last answer.
-    timeouts: Cell<u32>,
 }
 
 /// Why there is no connection.
@@ -65,18 +49,7 @@ enum State {
     Connecting,
     /// It could not be made. A pause is under way.
     Down(Absence),
-    Up(SendRequest<Bytes>, Rc<Record>),
-}
-
-impl Record {
-    pub(super) fn has_answered(&self) -> bool {
-        self.answered.get()
-    }
-
-    pub(super) fn mark_answered(&self) {
-        self.answered.set(true);
-        self.timeouts.set(0);
-    }
+    Up(Rc<Exchange>),
 }
 
 impl Absence {
@@ -84,12 +57,10 @@ impl Absence {
         Absence { kind: FailureKind::Connect, why }
     }
 
-    /// The connection ended, or took nothing, for this reason.
-    pub(super) fn ended(error: &h2::Error, record: &Record) -> Absence {
-        match is_garbage(error, record) {
-            true => Absence { kind: FailureKind::Garbage, why: no_http2(error) },
-            false => Absence::connect(error.to_string()),
-        }
+    /// What came was something else, for this reason.
+    pub(super) fn garbage(why: &str) -> Absence {
+        let why = format!("what came is no HTTP/2: {why}; is this a gRPC endpoint?");
+        Absence { kind: FailureKind::Garbage, why }
     }
 
     pub(super) fn verdict(self) -> Verdict {
@@ -99,12 +70,10 @@ impl Absence {
 
 impl Slot {
     /// The connection, once it is there; the error says why it cannot be made.
-    pub(super) async fn client(&self) -> Result<(SendRequest<Bytes>, Rc<Record>), Absence> {
+    pub(super) async fn exchange(&self) -> Result<Rc<Exchange>, Absence> {
         poll_fn(|cx| {
             match &*self.state.borrow() {
-                State::Up(client, record) => {
-                    return Poll::Ready(Ok((client.clone(), Rc::clone(record))));
-                }
+                State::Up(exchange) => return Poll::Ready(Ok(Rc::clone(exchange))),
                 State::Down(absence) => return Poll::Ready(Err(absence.clone())),
                 State::Idle | State::Connecting => {}
             }
@@ -122,10 +91,11 @@ impl Slot {
     }
 
     /// Sends nothing more over this connection. One that took its place meanwhile stays.
-    pub(super) fn retire(&self, record: &Rc<Record>) {
+    pub(super) fn retire(&self, exchange: &Rc<Exchange>) {
         let is_current =
-            |state: &State| matches!(state, State::Up(_, current) if Rc::ptr_eq(current, record));
+            |state: &State| matches!(state, State::Up(current) if Rc::ptr_eq(current, exchange));
         if is_current(&self.state.borrow()) {
+            exchange.leave();
             self.retired.set(true);
             if let Some(keeper) = self.keeper.take() {
                 keeper.wake();
@@ -134,17 +104,10 @@ impl Slot {
     }
 
     /// A request over this connection timed out.
-    pub(super) fn mark_timeout(&self, record: &Rc<Record>) {
-        record.timeouts.set(record.timeouts.get() + 1);
-        if record.timeouts.get() >= TIMEOUTS_MAX {
-            self.retire(record);
+    pub(super) fn mark_timeout(&self, exchange: &Rc<Exchange>) {
+        if exchange.mark_timeout() >= TIMEOUTS_MAX {
+            self.retire(exchange);
         }
-    }
-
-    /// Counts a request in flight for as long as the guard lives.
-    pub(super) fn activity(self: &Rc<Slot>) -> Activity {
-        self.active.set(self.active.get() + 1);
-        Activity(Rc::clone(self))
     }
 
     fn turn_into(&self, state: State) {
@@ -170,14 +133,6 @@ impl Slot {
     }
 }
 
-pub(super) struct Activity(Rc<Slot>);
-
-impl Drop for Activity {
-    fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
-    }
-}
-
 /// Keeps `slot` connected for as long as somebody wants it. Never ends by itself.
 pub(super) async fn keep(
     slot: Rc<Slot>,
@@ -191,16 +146,17 @@ pub(super) async fn keep(
         slot.wanted().await;
         // Those who wait are woken by the next change; they register again if it is not theirs.
         slot.state.replace(State::Connecting);
-        let mut absence = match connect(&target, turn, timeout).await {
-            Err(why) => Absence::connect(why),
-            Ok((client, connection)) => {
-                let record = Rc::<Record>::default();
+        let mut absence = match dial(&target, turn, timeout).await {
+            Err(error) => Absence::connect(error.to_string()),
+            Ok(stream) => {
+                // Whether the peer speaks HTTP/2 shows later.
+                let exchange = Exchange::new(keepalive);
                 slot.retired.set(false);
-                slot.turn_into(State::Up(client, Rc::clone(&record)));
-                let ended = serve(connection, &slot, &record, keepalive, timeout).await;
+                slot.turn_into(State::Up(Rc::clone(&exchange)));
+                let ended = serve(stream, &slot, &exchange, timeout).await;
                 match ended {
                     // Taken and dropped again: as good as refused.
-                    Some(absence) if !record.has_answered() => absence,
+                    Some(absence) if !exchange.has_answered() => absence,
                     _ => {
                         pause = PAUSE_MIN;
                         slot.turn_into(State::Idle);
@@ -222,94 +178,32 @@ pub(super) async fn keep(
     }
 }
 
-async fn connect(
-    target: &Target,
-    turn: usize,
-    timeout: Duration,
-) -> Result<(SendRequest<Bytes>, Connection<Wire, Bytes>), String> {
-    let stream = dial(target, turn, timeout).await.map_err(|error| error.to_string())?;
-    let mut builder = h2::client::Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_header_list_size(64 << 10);
-    // Sends the preface and the settings; whether the peer speaks HTTP/2 shows later.
-    builder.handshake(Wire::new(stream)).await.map_err(|error| format!("no HTTP/2: {error}"))
-}
-
 /// Runs the connection to its end and says why it ended; `None` when it was retired, and then
 /// runs on beside until its last request has ended.
 async fn serve(
-    connection: Connection<Wire, Bytes>,
+    stream: Stream,
     slot: &Rc<Slot>,
-    record: &Rc<Record>,
-    keepalive: Keepalive,
+    exchange: &Rc<Exchange>,
     timeout: Duration,
 ) -> Option<Absence> {
-    let mut driving = Box::pin(drive(connection, Rc::clone(slot), Rc::clone(record), keepalive));
-    let ended = or(async { Some((&mut driving).await) }, async {
-        slot.until(|| slot.retired.get()).await;
-        None
-    })
+    let (leaving, left) = (Rc::clone(slot), Rc::clone(exchange));
+    let driving = Rc::clone(exchange).drive(stream, move || leaving.retire(&left));
+    let mut driving = Box::pin(driving);
+    let ended = or(
+        async {
+            (&mut driving).await;
+            Some(exchange.absence())
+        },
+        async {
+            slot.until(|| slot.retired.get()).await;
+            None
+        },
+    )
     .await;
     if ended.is_none() {
         // A peer that vanished lets no connection end. No request is under way for longer than one
         // timeout until it may be sent and one until it is answered.
-        spawn(or(async move { drop(driving.await) }, sleep(timeout.saturating_mul(2))));
+        spawn(or(driving, sleep(timeout.saturating_mul(2))));
     }
     ended
-}
-
-async fn drive(
-    mut connection: Connection<Wire, Bytes>,
-    slot: Rc<Slot>,
-    record: Rc<Record>,
-    keepalive: Keepalive,
-) -> Absence {
-    let pings = connection.ping_pong();
-    let end = async {
-        match connection.await {
-            Ok(()) => Absence::connect("the destination closed the connection".to_owned()),
-            Err(error) => Absence::ended(&error, &record),
-        }
-    };
-    let dead = async {
-        match (pings, keepalive.time) {
-            (Some(pings), Some(every)) => {
-                Absence::connect(watch(pings, every, &slot, keepalive).await)
-            }
-            _ => std::future::pending().await,
-        }
-    };
-    or(end, dead).await
-}
-
-/// Whether the peer has shown that it speaks no HTTP/2: what came from it was no frame, and
-/// nothing better ever came over this connection.
-pub(super) fn is_garbage(error: &h2::Error, record: &Record) -> bool {
-    let is_theirs = error.is_library() && error.reason() != Some(h2::Reason::NO_ERROR);
-    is_theirs && !record.has_answered()
-}
-
-pub(super) fn no_http2(error: &h2::Error) -> String {
-    format!("what came is no HTTP/2: {error}; is this a gRPC endpoint?")
-}
-
-/// Pings while there is reason to, and ends when a ping stays unanswered.
-async fn watch(mut pings: PingPong, every: Duration, slot: &Slot, keepalive: Keepalive) -> String {
-    let timeout = keepalive.timeout.unwrap_or(PING_TIMEOUT_DEFAULT);
-    loop {
-        sleep(every).await;
-        if slot.active.get() == 0 && !keepalive.permit_without_stream {
-            continue;
-        }
-        let answered = or(async { pings.ping(Ping::opaque()).await.is_ok() }, async {
-            sleep(timeout).await;
-            false
-        });
-        if !answered.await {
-            return format!("a keepalive ping stayed unanswered for {timeout:?}");
-        }
-    }
 }

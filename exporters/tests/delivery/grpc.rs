@@ -381,6 +381,26 @@ fn an_answer_between_two_timeouts_keeps_the_connection() {
 }
 
 #[test]
+fn requests_that_the_peer_has_no_stream_for_wait_for_one() {
+    let server = Server::builder().max_concurrent_streams(1);
+    let peer = GrpcPeer::start_with("127.0.0.1:0".parse().unwrap(), server, |_, _| Answer::Ok);
+    let settings = OtlpGrpc { connections: 1, ..grpc_to(peer.address) };
+    let mut destination = destination(Kind::OtlpGrpc(settings));
+    destination.queue = Queue { consumers: 8, batches_max: 100 };
+    let rig = Rig::new(vec![destination]);
+    // With its answer come the settings of the peer.
+    rig.offer(0, batch(0, &["first"]));
+    assert_eq!(rig.ends(1)[&(0, 0)], delivered());
+    for seq in 1..60 {
+        rig.offer(0, batch(seq, &["one"]));
+    }
+    assert!(rig.ends(59).values().all(|outcome| *outcome == delivered()));
+    let stats = rig.finish().remove(0);
+    assert_eq!(stats.failed_attempts.iter().sum::<u64>(), 0, "{stats:?}");
+    assert_eq!(peer.count(), 60);
+}
+
+#[test]
 fn a_batch_of_many_mebibytes_passes_every_window() {
     let peer = GrpcPeer::start(|_, _| Answer::Ok);
     let rig = rig(grpc_to(peer.address));

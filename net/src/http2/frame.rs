@@ -1,5 +1,7 @@
 //! Frames as they are on the wire (RFC 9113, sections 4, 6 and 7): heads and codes, no meaning.
 
+use std::fmt;
+
 pub(super) const HEAD_BYTES: usize = 9;
 /// What every endpoint takes, and all that we take.
 pub(super) const FRAME_BYTES_MAX: usize = 16 << 10;
@@ -41,18 +43,43 @@ pub(super) mod setting {
 
 /// Why a stream or a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Code(pub(super) u32);
+pub struct Code(pub(super) u32);
 
 impl Code {
-    pub(super) const NO_ERROR: Code = Code(0x0);
-    pub(super) const PROTOCOL_ERROR: Code = Code(0x1);
-    pub(super) const FLOW_CONTROL_ERROR: Code = Code(0x3);
-    pub(super) const STREAM_CLOSED: Code = Code(0x5);
-    pub(super) const FRAME_SIZE_ERROR: Code = Code(0x6);
-    pub(super) const REFUSED_STREAM: Code = Code(0x7);
-    pub(super) const CANCEL: Code = Code(0x8);
-    pub(super) const COMPRESSION_ERROR: Code = Code(0x9);
-    pub(super) const ENHANCE_YOUR_CALM: Code = Code(0xb);
+    pub const NO_ERROR: Code = Code(0x0);
+    pub const PROTOCOL_ERROR: Code = Code(0x1);
+    pub const FLOW_CONTROL_ERROR: Code = Code(0x3);
+    pub const STREAM_CLOSED: Code = Code(0x5);
+    pub const FRAME_SIZE_ERROR: Code = Code(0x6);
+    pub const REFUSED_STREAM: Code = Code(0x7);
+    pub const CANCEL: Code = Code(0x8);
+    pub const COMPRESSION_ERROR: Code = Code(0x9);
+    pub const ENHANCE_YOUR_CALM: Code = Code(0xb);
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 14] = [
+            "NO_ERROR",
+            "PROTOCOL_ERROR",
+            "INTERNAL_ERROR",
+            "FLOW_CONTROL_ERROR",
+            "SETTINGS_TIMEOUT",
+            "STREAM_CLOSED",
+            "FRAME_SIZE_ERROR",
+            "REFUSED_STREAM",
+            "CANCEL",
+            "COMPRESSION_ERROR",
+            "CONNECT_ERROR",
+            "ENHANCE_YOUR_CALM",
+            "INADEQUATE_SECURITY",
+            "HTTP_1_1_REQUIRED",
+        ];
+        match NAMES.get(self.0 as usize) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "error code {}", self.0),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,9 +16,9 @@ use std::collections::VecDeque;
 
 use http::HeaderName;
 
-use self::field::{Field, Name};
+use self::field::{Field, Name, Side};
 
-/// The dynamic table that a client may use: the size that holds without any setting.
+/// The dynamic table that either side may use: the size that holds without any setting.
 pub(super) const TABLE_BYTES_MAX: usize = 4096;
 /// A longer path is not remembered.
 const LAST_PATH_BYTES_MAX: usize = 256;
@@ -30,6 +30,7 @@ pub(super) const ENTRY_BYTES: usize = 32;
 pub(super) struct HpackError(pub(super) &'static str);
 
 pub(super) struct Decoder {
+    side: Side,
     /// The newest entry is the first.
     table: VecDeque<Entry>,
     table_bytes: usize,
@@ -51,8 +52,14 @@ struct Entry {
 }
 
 impl Decoder {
+    /// Reads what clients send.
     pub(super) fn new() -> Decoder {
+        Decoder::of(Side::Request)
+    }
+
+    pub(super) fn of(side: Side) -> Decoder {
         Decoder {
+            side,
             table: VecDeque::new(),
             table_bytes: 0,
             table_bytes_max: TABLE_BYTES_MAX,
@@ -96,7 +103,7 @@ impl Decoder {
     }
 
     fn entry(&self, index: usize) -> Result<(&Field, usize), HpackError> {
-        if let Some(found) = field::static_entry(index) {
+        if let Some(found) = field::static_entry(self.side, index) {
             return Ok(found);
         }
         let found = index.checked_sub(field::STATIC_ENTRIES + 1).and_then(|at| self.table.get(at));
@@ -113,7 +120,7 @@ impl Decoder {
         let (name, name_bytes) = match integer(rest, prefix)? {
             0 => {
                 let text = string(rest)?;
-                (Name::read(&text), text.len())
+                (Name::read(self.side, &text), text.len())
             }
             index => {
                 let (field, _) = self.entry(index)?;
@@ -122,7 +129,7 @@ impl Decoder {
         };
         let value = string(rest)?;
         let bytes = name_bytes + value.len() + ENTRY_BYTES;
-        Ok((Field::read(name, &value, reads), bytes))
+        Ok((Field::read(self.side, name, &value, reads), bytes))
     }
 
     fn repeated_path(&self, rest: &mut &[u8]) -> Option<&Entry> {

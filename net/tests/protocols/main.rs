@@ -1,5 +1,9 @@
 //! The protocol cores without a socket.
 
+mod caller;
+mod client;
+mod client_oracle;
+mod client_rules;
 mod desk;
 mod floods;
 mod flow;

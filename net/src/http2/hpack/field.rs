@@ -1,15 +1,23 @@
-//! A header field and what it means for a request: read once, used as often as it is indexed.
+//! A header field and what it means for a request or for an answer: read once, used as often as
+//! it is indexed.
 //!
-//! Knows which fields make a request malformed by themselves (RFC 9113, 8.2): names that are no
+//! Knows which fields make a message malformed by themselves (RFC 9113, 8.2): names that are no
 //! tokens or not in lower case, fields of a connection, values that are none. Which fields must or
-//! must not come together is for [`super::super::head`].
+//! must not come together is for whoever puts a head together.
 
 use std::sync::{Arc, LazyLock};
 
 use http::header::{CONTENT_LENGTH, HOST, TE};
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::ENTRY_BYTES;
+
+/// What a block is the head of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Request,
+    Answer,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Field {
@@ -23,8 +31,9 @@ pub(crate) enum Name {
     Scheme,
     Authority,
     Path,
+    Status,
     Header(HeaderName),
-    /// No name of a request's field: this many bytes of it.
+    /// No name of a field on this side: this many bytes of it.
     None(usize),
 }
 
@@ -33,21 +42,23 @@ pub(crate) enum Value {
     Method(Method),
     /// Without its query.
     Path(Arc<str>),
+    Status(StatusCode),
     Text(HeaderValue),
     Length(u64, HeaderValue),
     /// Well-formed, and nobody reads it.
     Unread,
-    /// Makes its request malformed: why.
+    /// Makes its message malformed: why.
     Bad(&'static str),
 }
 
 impl Name {
-    pub(super) fn read(text: &[u8]) -> Name {
-        match text {
-            b":method" => Name::Method,
-            b":scheme" => Name::Scheme,
-            b":authority" => Name::Authority,
-            b":path" => Name::Path,
+    pub(super) fn read(side: Side, text: &[u8]) -> Name {
+        match (side, text) {
+            (Side::Request, b":method") => Name::Method,
+            (Side::Request, b":scheme") => Name::Scheme,
+            (Side::Request, b":authority") => Name::Authority,
+            (Side::Request, b":path") => Name::Path,
+            (Side::Answer, b":status") => Name::Status,
             _ => match HeaderName::from_lowercase(text) {
                 // The http crate takes a quote for a letter of a token; RFC 9110, 5.6.2, doesn't.
                 Ok(name) if !text.contains(&b'"') => Name::Header(name),
@@ -58,7 +69,7 @@ impl Name {
 
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Name::Method | Name::Scheme => 7,
+            Name::Method | Name::Scheme | Name::Status => 7,
             Name::Authority => 10,
             Name::Path => 5,
             Name::Header(name) => name.as_str().len(),
@@ -69,6 +80,7 @@ impl Name {
 
 impl Field {
     pub(super) fn read(
+        side: Side,
         name: Name,
         value: &[u8],
         reads: &mut dyn FnMut(&HeaderName) -> bool,
@@ -84,7 +96,11 @@ impl Field {
                 (_, Err(_)) => Value::Bad("a pseudo-header is no text"),
             },
             Name::Path => path(value),
-            Name::Header(name) => header(name, value, reads),
+            Name::Status => match StatusCode::from_bytes(value) {
+                Ok(status) => Value::Status(status),
+                Err(_) => Value::Bad("the status is no number of three digits"),
+            },
+            Name::Header(name) => header(side, name, value, reads),
             Name::None(_) => Value::Bad("a header's name is not one, or not in lower case"),
         };
         Field { name, value }
@@ -102,16 +118,25 @@ fn path(value: &[u8]) -> Value {
     }
 }
 
-fn header(name: &HeaderName, value: &[u8], reads: &mut dyn FnMut(&HeaderName) -> bool) -> Value {
+fn header(
+    side: Side,
+    name: &HeaderName,
+    value: &[u8],
+    reads: &mut dyn FnMut(&HeaderName) -> bool,
+) -> Value {
     const OF_A_CONNECTION: [&str; 5] =
         ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
     if OF_A_CONNECTION.contains(&name.as_str()) {
         return Value::Bad("a header of the connection");
     }
-    if value.first().is_some_and(is_blank) || value.last().is_some_and(is_blank) {
+    // A `grpc-message` may well end with a blank, and what an answer says is passed on to nobody.
+    let is_asked = side == Side::Request;
+    let is_blank_at_end =
+        || value.first().is_some_and(is_blank) || value.last().is_some_and(is_blank);
+    if is_asked && is_blank_at_end() {
         return Value::Bad("a header's value begins or ends with a blank");
     }
-    if name == TE && !value.eq_ignore_ascii_case(b"trailers") {
+    if is_asked && name == TE && !value.eq_ignore_ascii_case(b"trailers") {
         return Value::Bad("te is not trailers");
     }
     let Ok(text) = HeaderValue::from_bytes(value) else {
@@ -140,7 +165,7 @@ fn length(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
 }
 
-pub(super) const STATIC_ENTRIES: usize = 61;
+pub(crate) const STATIC_ENTRIES: usize = 61;
 
 /// RFC 7541, appendix A.
 static STATIC: [(&str, &str); STATIC_ENTRIES] = [
@@ -207,16 +232,32 @@ static STATIC: [(&str, &str); STATIC_ENTRIES] = [
     ("www-authenticate", ""),
 ];
 
-static STATIC_FIELDS: LazyLock<Vec<(Field, usize)>> = LazyLock::new(|| {
+static OF_REQUESTS: LazyLock<Vec<(Field, usize)>> = LazyLock::new(|| static_fields(Side::Request));
+static OF_ANSWERS: LazyLock<Vec<(Field, usize)>> = LazyLock::new(|| static_fields(Side::Answer));
+
+fn static_fields(side: Side) -> Vec<(Field, usize)> {
     let field = |(name, value): &(&str, &str)| {
-        let field = Field::read(Name::read(name.as_bytes()), value.as_bytes(), &mut |_| true);
+        let read = Name::read(side, name.as_bytes());
+        let field = Field::read(side, read, value.as_bytes(), &mut |_| true);
         (field, name.len() + value.len() + ENTRY_BYTES)
     };
     STATIC.iter().map(field).collect()
-});
+}
 
 /// The entry that has this index in every connection's table; indices begin at 1.
-pub(super) fn static_entry(index: usize) -> Option<(&'static Field, usize)> {
-    let (field, bytes) = STATIC_FIELDS.get(index.checked_sub(1)?)?;
+pub(super) fn static_entry(side: Side, index: usize) -> Option<(&'static Field, usize)> {
+    let fields = match side {
+        Side::Request => &OF_REQUESTS,
+        Side::Answer => &OF_ANSWERS,
+    };
+    let (field, bytes) = fields.get(index.checked_sub(1)?)?;
     Some((field, *bytes))
+}
+
+/// The index of this very field, and the first index of its name, in every connection's table.
+pub(crate) fn static_index(name: &[u8], value: &[u8]) -> (Option<usize>, Option<usize>) {
+    let has_name = |(known, _): &(&str, &str)| known.as_bytes() == name;
+    let whole = STATIC.iter().position(|entry| has_name(entry) && entry.1.as_bytes() == value);
+    let named = STATIC.iter().position(has_name);
+    (whole.map(|at| at + 1), named.map(|at| at + 1))
 }

@@ -10,12 +10,14 @@ fn text(field: &Field) -> (String, String) {
         Name::Scheme => ":scheme".to_owned(),
         Name::Authority => ":authority".to_owned(),
         Name::Path => ":path".to_owned(),
+        Name::Status => ":status".to_owned(),
         Name::Header(name) => name.to_string(),
         Name::None(_) => "?".to_owned(),
     };
     let value = match &field.value {
         field::Value::Method(method) => method.to_string(),
         field::Value::Path(path) => path.to_string(),
+        field::Value::Status(status) => status.as_str().to_owned(),
         // As the scheme's, it is nobody's business here.
         field::Value::Text(_) if field.name == Name::Authority => "-".to_owned(),
         field::Value::Text(value) | field::Value::Length(_, value) => {
