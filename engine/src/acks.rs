@@ -10,7 +10,9 @@ use std::collections::BinaryHeap;
 
 use forebay_codec::status::PartialSuccess;
 use forebay_exporters::batch::{DropReason, Outcome};
-use forebay_net::request::{Nanos, RequestId};
+use forebay_net::request::Nanos;
+
+use crate::neighbours::Asker;
 
 /// A remark that is as long gets no longer.
 const REMARK_BYTES_MAX: usize = 512;
@@ -27,7 +29,7 @@ pub struct TicketId {
 /// What is known of a request that waits.
 #[derive(Debug)]
 pub struct Ticket {
-    pub request: RequestId,
+    pub asker: Asker,
     /// What the answer has to look like: `ingest::route::Route`.
     pub tag: u32,
     parts: u32,
@@ -65,14 +67,8 @@ pub struct Tickets {
 
 impl Tickets {
     /// `verdict`: what is said already, whatever becomes of the parts.
-    pub fn open(
-        &mut self,
-        request: RequestId,
-        tag: u32,
-        deadline: Nanos,
-        verdict: Verdict,
-    ) -> TicketId {
-        let ticket = Ticket { request, tag, parts: 0, verdict };
+    pub fn open(&mut self, asker: Asker, tag: u32, deadline: Nanos, verdict: Verdict) -> TicketId {
+        let ticket = Ticket { asker, tag, parts: 0, verdict };
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -215,12 +211,14 @@ impl Verdict {
 
 #[cfg(test)]
 mod tests {
+    use forebay_net::request::RequestId;
     use forebay_net::ring::Key;
 
     use super::*;
 
-    fn request(stream: u32) -> RequestId {
-        RequestId { key: Key { index: 0, generation: 0 }, stream }
+    fn request(stream: u32) -> Asker {
+        let request = RequestId { key: Key { index: 0, generation: 0 }, stream };
+        Asker { shard: 0, request, reserved: 0 }
     }
 
     #[test]
@@ -268,8 +266,8 @@ mod tests {
         let early = tickets.open(request(1), 0, 500, Verdict::default());
         tickets.add_parts(early, 1);
         assert_eq!(tickets.deadline(), Some(500));
-        assert_eq!(tickets.poll_late(500).unwrap().request, request(1));
-        assert_eq!(tickets.poll_late(1_000).unwrap().request, request(0));
+        assert_eq!(tickets.poll_late(500).unwrap().asker, request(1));
+        assert_eq!(tickets.poll_late(1_000).unwrap().asker, request(0));
     }
 
     #[test]
@@ -278,11 +276,11 @@ mod tests {
         let id = tickets.open(request(1), 0, 100, Verdict::default());
         tickets.add_parts(id, 1);
         assert!(tickets.poll_late(99).is_none());
-        assert_eq!(tickets.poll_late(100).unwrap().request, request(1));
+        assert_eq!(tickets.poll_late(100).unwrap().asker, request(1));
         assert!(tickets.poll_late(100).is_none());
         let again = tickets.open(request(2), 0, 200, Verdict::default());
         tickets.add_parts(again, 1);
         assert!(tickets.end_part(id, &Verdict::default()).is_none(), "an old id is nobody's");
-        assert_eq!(tickets.end_part(again, &Verdict::default()).unwrap().request, request(2));
+        assert_eq!(tickets.end_part(again, &Verdict::default()).unwrap().asker, request(2));
     }
 }

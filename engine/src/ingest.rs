@@ -174,6 +174,14 @@ impl Ingest {
         Err((route, problem))
     }
 
+    /// Whether a request that another core let in has room here, too; then it is reserved.
+    pub fn has_room_for(&mut self, request: &Request) -> bool {
+        let route = Route::unpack(request.tag);
+        self.obstacle(&route).is_none()
+            && self.requests_in_flight < self.plan.engine.limits.requests_max
+            && self.budget.take(request.reserved)
+    }
+
     /// What the pipelines' processors leave of a request. From here on the budget holds their
     /// bytes; those of the request itself only if a pipeline goes on with them.
     fn process(

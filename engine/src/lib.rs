@@ -4,7 +4,8 @@
 //! few lines over [`cli`], [`config`] and [`run`]. The data path reads downwards in
 //! [`shard`]: requests come in through [`ingest`], become [`batches`], go over [`handoff`] to the
 //! exporter cores, and their ends come back to whoever waits in [`acks`]; the [`ledger`] counts
-//! every item on its way. Health checks and reflection are answered by [`services`].
+//! every item on its way. Connections and requests move between receiver cores ([`neighbours`])
+//! as [`spread`] decides. Health checks and reflection are answered by [`services`].
 
 use std::process::ExitCode;
 
@@ -17,9 +18,11 @@ pub mod control;
 pub mod handoff;
 pub mod ingest;
 pub mod ledger;
+pub mod neighbours;
 pub mod run;
 pub mod services;
 pub mod shard;
+pub mod spread;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

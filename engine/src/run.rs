@@ -28,6 +28,7 @@ use crate::config::plan::Plan;
 use crate::control::{View, serve};
 use crate::handoff::{ReturnPaths, ReturnQueue};
 use crate::ledger::Ledger;
+use crate::neighbours::Neighbours;
 use crate::shard::{Parts, Phase, Shard, ShardStats, ring_options};
 
 /// Of the time for draining, what is kept for accounting after the exporters gave up.
@@ -363,7 +364,8 @@ fn start_receivers(
 ) -> Result<Receivers, String> {
     let (ready, stands) = mpsc::channel();
     let mut threads = Vec::new();
-    for (index, sockets) in sockets.into_iter().enumerate() {
+    let neighbours = Neighbours::all(sockets.len());
+    for (index, (sockets, neighbours)) in sockets.into_iter().zip(neighbours).enumerate() {
         let core = view.receiver_cores[index];
         let parts = Parts {
             index,
@@ -375,6 +377,7 @@ fn start_receivers(
             phase: view.phase.clone(),
             lanes: view.lanes.clone(),
             sockets,
+            neighbours,
             epoch: view.epoch,
         };
         let ready = ready.clone();

@@ -7,10 +7,11 @@
 //! - Every batch is settled by each of its destinations before the shard ends.
 //!
 //! Not here: protocols (`net`), bytes (`codec`), destinations (`exporters`), what a request has to
-//! be (`ingest`).
+//! be (`ingest`), what moves between cores and why (`neighbours`, `spread`).
 
 mod calls;
 mod settle;
+mod sharing;
 mod stats;
 
 use std::collections::HashMap;
@@ -21,11 +22,13 @@ use std::time::{Duration, Instant};
 use forebay_codec::status::PartialSuccess;
 use forebay_exporters::batch::{Batch, BatchId};
 use forebay_exporters::lane::Lane;
-use forebay_net::request::{Limits, Nanos, Request, RequestId};
+use forebay_net::request::{Limits, Nanos, Request};
 use forebay_net::ring::{Options, Ring, Rung};
 use forebay_net::server::Server;
+use forebay_net::server::lifetime::Lifetime;
 use forebay_net::wake::Wake;
 
+use self::sharing::{BusyClock, Sharing};
 pub use self::stats::ShardStats;
 use crate::acks::{TicketId, Tickets, Verdict};
 use crate::batches::{Batcher, Held, Sealed};
@@ -35,6 +38,7 @@ use crate::ingest::answers::{Problem, success};
 use crate::ingest::process::Part;
 use crate::ingest::{Ingest, Taken, TakenItems};
 use crate::ledger::{Ledger, RequestEnd};
+use crate::neighbours::{Asker, Neighbours, Reply};
 use crate::services::Method;
 
 /// A shard that has nothing to do turns this often all the same, so that its pulse can be felt.
@@ -92,11 +96,13 @@ pub struct Parts<S> {
     pub lanes: Vec<Vec<Arc<Lane>>>,
     /// One listening socket per listener of the plan.
     pub sockets: Vec<S>,
+    /// Its place among the receiver cores.
+    pub neighbours: Neighbours<S>,
     /// All shards count from here.
     pub epoch: Instant,
 }
 
-pub struct Shard<R> {
+pub struct Shard<R: Ring> {
     index: u16,
     plan: Arc<Plan>,
     ledger: Arc<Ledger>,
@@ -107,6 +113,8 @@ pub struct Shard<R> {
     returns: Arc<ReturnQueue>,
     wake: Arc<Wake>,
     server: Server<R>,
+    neighbours: Neighbours<R::Socket>,
+    sharing: Sharing,
     ingest: Ingest,
     batchers: Vec<Batcher>,
     tickets: Tickets,
@@ -135,11 +143,15 @@ struct Pending {
 impl<R: Ring> Shard<R> {
     /// Begins to accept on `ring`.
     pub fn new(parts: Parts<R::Socket>, ring: R) -> Shard<R> {
-        let Parts { index, plan, ledger, stats, peers, returns, phase, lanes, sockets, epoch } =
-            parts;
-        let server = Server::new(ring, net_limits(&plan.engine.limits), sockets);
+        let Parts { index, plan, ledger, stats, peers, returns, phase, .. } = parts;
+        let Parts { lanes, sockets, neighbours, epoch, .. } = parts;
+        let lifetimes: Vec<Lifetime> = plan.listeners.iter().map(lifetime).collect();
+        let mut server = Server::new(ring, net_limits(&plan.engine.limits), sockets)
+            .with_lifetimes(&lifetimes, index as u64);
+        server.hold_fresh();
         let wake = server.wake();
         returns.attach(wake.clone());
+        neighbours.open(wake.clone());
         let mut shard = Shard {
             index: index as u16,
             ingest: Ingest::new(plan.clone(), ledger.clone(), index),
@@ -161,6 +173,8 @@ impl<R: Ring> Shard<R> {
             returns,
             wake,
             server,
+            neighbours,
+            sharing: Sharing::default(),
             epoch,
         };
         // The first turn comes with the first client: healthy from here on.
@@ -174,16 +188,25 @@ impl<R: Ring> Shard<R> {
 
     /// Turns until the process drains and nothing is left.
     pub fn run(self) -> std::io::Result<()> {
-        let epoch = self.epoch;
-        self.run_by(|| epoch.elapsed().as_nanos() as Nanos)
+        let (epoch, mut busy) = (self.epoch, BusyClock::new());
+        self.run_by(|| epoch.elapsed().as_nanos() as Nanos, move || busy.read())
     }
 
-    /// As [`Shard::run`], by another clock than the machine's: it is read once a turn.
-    pub fn run_by(mut self, mut clock: impl FnMut() -> Nanos) -> std::io::Result<()> {
+    /// As [`Shard::run`], by other clocks than the machine's. `clock` is read once a turn; `busy`
+    /// now and then: for how long this thread ran, and for how long it waited for its CPU.
+    pub fn run_by(
+        mut self,
+        mut clock: impl FnMut() -> Nanos,
+        mut busy: impl FnMut() -> (Nanos, Nanos),
+    ) -> std::io::Result<()> {
         let mut now = clock();
         while !self.is_done() {
             self.sleep(now)?;
             now = clock();
+            if self.sharing.meter.is_due(now) {
+                let (ran, waited) = busy();
+                self.measure(now, ran, waited);
+            }
             self.turn(now);
         }
         // The last answers leave, if their readers read them soon: a connection that is closed
@@ -202,12 +225,15 @@ impl<R: Ring> Shard<R> {
     fn turn(&mut self, now: Nanos) {
         self.follow_phase(now);
         self.server.poll(now, &mut self.ingest, &mut self.requests); // bytes    -> requests
+        self.place_connections(now); //                                 sockets  -> cores
         self.take_requests(now); //                                     requests -> batches
         self.seal_due(now);
         self.hand_off(); //                                             batches  -> exporter cores
         self.settle_returns(now); //                                    ends     -> answers
         self.answer_late_tickets(now);
         self.tell_watches(now);
+        self.take_replies(now); //                                      others' answers
+        self.neighbours.wake_others();
         self.server.flush(now, &mut self.ingest, &mut self.requests); // answers -> bytes
         self.publish_sometimes(now);
     }
@@ -215,7 +241,11 @@ impl<R: Ring> Shard<R> {
     /// Sleeps in the ring until there is something to do.
     fn sleep(&mut self, now: Nanos) -> std::io::Result<()> {
         self.wake.about_to_sleep();
-        let idle = self.requests.is_empty() && self.returns.is_empty() && self.phase_is_followed();
+        let idle = self.requests.is_empty()
+            && self.returns.is_empty()
+            && self.neighbours.is_empty()
+            && self.phase_is_followed()
+            && !self.is_done();
         let timeout = if idle { self.timeout(now) } else { Duration::ZERO };
         let waited = self.server.wait(now, timeout);
         self.wake.awake();
@@ -227,35 +257,38 @@ impl<R: Ring> Shard<R> {
         let due = batches.chain(self.tickets.deadline()).min();
         let due = due.map_or(PULSE, |due| Duration::from_nanos(due.saturating_sub(now)));
         let blocked = self.outboxes.iter().any(Outbox::is_blocked);
-        due.min(match blocked {
+        let pulse = match blocked {
             true => BLOCKED_RETRY,
             false if self.ingest.services.has_watches() => WATCHED_PULSE,
             false => PULSE,
-        })
+        };
+        due.min(pulse).min(self.sharing.patience())
     }
 
     fn take_requests(&mut self, now: Nanos) {
         let mut requests = std::mem::take(&mut self.requests);
+        self.share(&mut requests);
         for request in requests.drain(..) {
-            self.take(request, now);
+            self.take_own(request, now);
         }
+        self.take_given(now);
         // Answers that were given may have let further requests in; they wait for the next turn.
         requests.append(&mut self.requests);
         self.requests = requests;
     }
 
-    fn take(&mut self, request: Request, now: Nanos) {
-        let (id, tag) = (request.id, request.tag);
+    fn take(&mut self, asker: Asker, request: Request, now: Nanos) {
+        let tag = request.tag;
         if Method::unpack(tag).is_some() {
             return self.serve(&request, now);
         }
         let route = crate::ingest::route::Route::unpack(tag);
         match self.ingest.take(request) {
-            Ok(Taken { items: Some(items), partial }) => self.batch(id, items, partial, now),
+            Ok(Taken { items: Some(items), partial }) => self.batch(asker, items, partial, now),
             Ok(Taken { items: None, partial }) => {
                 self.ingest.count(&route, RequestEnd::Ok);
                 let answer = success(route.shape(), route.signal, &partial);
-                self.answer(id, answer, now);
+                self.answer(asker, answer, now);
             }
             Err((route, problem)) => {
                 self.ingest.count(&route, end_of(&problem));
@@ -265,14 +298,14 @@ impl<R: Ring> Shard<R> {
                     error = problem.message,
                     "A request was refused"
                 );
-                self.answer(id, problem.answer(), now);
+                self.answer(asker, problem.answer(), now);
             }
         }
     }
 
     /// Puts what is left of a request into the batch of each pipeline that takes it, and answers
     /// it if nobody has to wait for its delivery.
-    fn batch(&mut self, id: RequestId, taken: TakenItems, partial: PartialSuccess, now: Nanos) {
+    fn batch(&mut self, asker: Asker, taken: TakenItems, partial: PartialSuccess, now: Nanos) {
         let TakenItems { count, parts, route, timeout } = taken;
         for pipeline in self.ingest.pipelines(&route).iter() {
             for row in self.ledger.shards[usize::from(self.index)].routes(*pipeline) {
@@ -283,7 +316,8 @@ impl<R: Ring> Shard<R> {
         let ticket = parts.iter().any(waits).then(|| {
             let patience = timeout.unwrap_or(Duration::MAX).min(self.plan.engine.ack_timeout);
             let deadline = now + patience.as_nanos() as Nanos;
-            self.tickets.open(id, route.pack(), deadline, Verdict::of(&partial))
+            let asker = self.keep_waiting(asker);
+            self.tickets.open(asker, route.pack(), deadline, Verdict::of(&partial))
         });
         if ticket.is_some() {
             self.ingest.requests_in_flight += 1;
@@ -305,7 +339,7 @@ impl<R: Ring> Shard<R> {
         if ticket.is_none() {
             self.ingest.count(&route, RequestEnd::Ok);
             let answer = success(route.shape(), route.signal, &partial);
-            self.answer(id, answer, now);
+            self.answer(asker, answer, now);
         }
     }
 
@@ -361,14 +395,20 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    fn answer(&mut self, id: RequestId, answer: forebay_net::request::Answer, now: Nanos) {
-        self.server.answer(id, answer, now, &mut self.ingest, &mut self.requests);
+    fn answer(&mut self, asker: Asker, answer: forebay_net::request::Answer, now: Nanos) {
+        let Asker { shard, request, reserved } = asker;
+        if shard == self.index {
+            self.server.answer(request, answer, now, &mut self.ingest, &mut self.requests);
+        } else {
+            self.neighbours.reply(shard, Reply::Answered { request, reserved, answer });
+        }
     }
 
     fn follow_phase(&mut self, now: Nanos) {
         self.phase_followed = self.phase.read();
         if self.phase.is_draining() && !self.ingest.draining {
             self.ingest.draining = true;
+            self.neighbours.leave_off();
             self.server.drain(now, &mut self.ingest, &mut self.requests);
         }
         if self.phase.is_abandoning() {
@@ -385,6 +425,7 @@ impl<R: Ring> Shard<R> {
             && self.requests.is_empty()
             && self.pending.is_empty()
             && self.batchers.iter().all(|batcher| batcher.deadline().is_none())
+            && self.neighbours.may_end()
             && (self.phase.is_abandoning() || !self.server.is_busy())
     }
 }
@@ -409,6 +450,15 @@ pub fn ring_options(ring: &plan::Ring) -> Options {
             plan::Rung::Multishot => Rung::Cooperative,
             plan::Rung::Oneshot => Rung::Oneshot,
         },
+    }
+}
+
+fn lifetime(listener: &plan::Listener) -> Lifetime {
+    let nanos = |duration: Duration| duration.as_nanos() as Nanos;
+    Lifetime {
+        idle_timeout: nanos(listener.lifetime.idle_timeout),
+        age_max: nanos(listener.lifetime.age_max),
+        age_grace: nanos(listener.lifetime.age_grace),
     }
 }
 

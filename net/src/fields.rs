@@ -32,7 +32,7 @@ impl Fields {
         self.0.push((name, value));
     }
 
-    /// Keeps the first field of each of these names, and no other.
+    /// Keeps the first field of each of these names, and no other, nor the memory of others.
     pub fn keep(&mut self, names: &[HeaderName]) {
         let mut kept = 0u64;
         self.0.retain(|(name, _)| {
@@ -41,6 +41,7 @@ impl Fields {
             kept |= place.map_or(0, |place| 1 << place);
             is_first
         });
+        self.0.shrink_to_fit();
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, (HeaderName, HeaderValue)> {

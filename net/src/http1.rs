@@ -51,6 +51,7 @@ pub struct Http1 {
     keep_alive: bool,
     /// The peer sends no more.
     eof: bool,
+    /// The next answer is the last one.
     draining: bool,
     /// No request will be read any more; set with the last answer.
     finish: Option<Standing>,
@@ -159,6 +160,11 @@ impl Http1 {
         if unfinished {
             turn.door.abandoned(Protocol::Http1);
         }
+    }
+
+    /// Whether nothing of a request is here, and no answer due.
+    fn is_idle(&self) -> bool {
+        matches!(self.state, State::Head) && self.input.is_empty() && !self.awaiting_answer
     }
 
     fn read_head(&mut self, rest: &mut &[u8], turn: &mut Turn<'_>) -> bool {
@@ -455,8 +461,15 @@ impl Core for Http1 {
             let answer = turn.door.refuse(&receiving.head, Refusal::Draining);
             return self.refuse_and_finish(answer, turn);
         }
-        let idle = matches!(self.state, State::Head) && self.input.is_empty();
-        if idle && !self.awaiting_answer {
+        if self.is_idle() {
+            self.end(Standing::FinishThenLinger, turn);
+        }
+    }
+
+    fn retire(&mut self, turn: &mut Turn<'_>) {
+        self.draining = true;
+        // Else it is told with its next answer: a request that is on its way is not lost.
+        if self.is_idle() && self.since + turn.limits.header_timeout <= turn.now {
             self.end(Standing::FinishThenLinger, turn);
         }
     }
@@ -473,6 +486,7 @@ impl Core for Http1 {
         let timeout = match &self.state {
             State::Head if self.blocked => return None,
             State::Over => return None,
+            State::Head if self.input.is_empty() && self.draining => limits.header_timeout,
             State::Head if self.input.is_empty() => {
                 return (limits.idle_timeout > 0).then(|| self.since + limits.idle_timeout);
             }

@@ -44,6 +44,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const OUTPUT_BYTES_MAX: usize = 256 << 10;
 /// A refused body up to this long is thrown away; then its stream is reset.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
+/// When the process ends, a peer gets so long to answer our first GOAWAY's PING.
+const FAREWELL_NANOS: Nanos = 1_000_000_000;
 /// Marks our first GOAWAY: once the peer answers it, no request is on its way that the peer did
 /// not know to be late.
 const FAREWELL: [u8; 8] = *b"farewell";
@@ -80,6 +82,10 @@ pub struct Http2 {
     ended_unsent: usize,
     since: Nanos,
     going: Going,
+    /// The last GOAWAY is due by then, even if the peer has not answered the first one's PING.
+    farewell_until: Nanos,
+    /// The highest stream that our latest GOAWAY allows: no later one names a higher one.
+    stream_allowed: u32,
     /// The peer sends no more.
     eof: bool,
     /// The peer said that it goes.
@@ -101,6 +107,8 @@ enum Going {
     No,
     /// A GOAWAY that names no stream is sent: requests on their way are still taken.
     Announced,
+    /// The peer has heard of it: what lies in this read is still taken.
+    Heard,
     /// The last request is known.
     Final,
 }
@@ -171,6 +179,8 @@ impl Http2 {
             ended_unsent: 0,
             since: now,
             going: Going::No,
+            farewell_until: Nanos::MAX,
+            stream_allowed: frame::WINDOW_MAX as u32,
             eof: false,
             peer_goes: false,
         }
@@ -191,7 +201,7 @@ impl Http2 {
         };
         tracing::debug!(code = code.0, reason, "an HTTP/2 connection broke");
         turn.door.trouble(trouble);
-        frame::put_goaway(&mut self.output, self.last_stream, code, reason);
+        self.put_goaway(code, reason);
         self.end(turn);
     }
 
@@ -222,11 +232,27 @@ impl Http2 {
         }
     }
 
+    /// The first GOAWAY names no stream, and asks by a PING when the peer has heard of it.
+    fn announce(&mut self, until: Nanos) {
+        self.farewell_until = self.farewell_until.min(until);
+        if self.going != Going::No {
+            return;
+        }
+        self.going = Going::Announced;
+        frame::put_goaway(&mut self.output, self.stream_allowed, Code::NO_ERROR, "");
+        frame::put(&mut self.output, frame::kind::PING, 0, 0, &FAREWELL);
+    }
+
     /// The last GOAWAY: what has not come by now is not taken.
     fn finish_going(&mut self) {
         self.going = Going::Final;
-        frame::put_goaway(&mut self.output, self.last_stream, Code::NO_ERROR, "");
+        self.put_goaway(Code::NO_ERROR, "");
         self.settle();
+    }
+
+    fn put_goaway(&mut self, code: Code, reason: &str) {
+        self.stream_allowed = self.stream_allowed.min(self.last_stream);
+        frame::put_goaway(&mut self.output, self.stream_allowed, code, reason);
     }
 
     fn is_unfinished(&self) -> bool {
@@ -240,6 +266,9 @@ impl Http2 {
         }
         if let Some(increment) = self.window.due() {
             frame::put_window_update(&mut self.output, 0, increment);
+        }
+        if self.going == Going::Heard {
+            self.finish_going();
         }
         self.settle();
     }
@@ -332,8 +361,14 @@ impl Core for Http2 {
             return self.fail(&fault, turn);
         }
         let has_stalled = self.end_stalled(turn);
-        if !has_stalled && self.streams.is_empty() {
-            self.drain(turn);
+        if self.going == Going::Announced && self.farewell_until <= turn.now {
+            self.finish_going();
+        } else if !has_stalled && self.streams.is_empty() {
+            match self.going == Going::No && !self.peer_goes {
+                true => self.announce(turn.now + turn.limits.header_timeout),
+                // The peer told us, and had its time.
+                false => self.phase = Phase::Over,
+            }
         }
         self.since = turn.now;
         self.settle();
@@ -343,25 +378,26 @@ impl Core for Http2 {
         if self.phase == Phase::Over {
             return;
         }
-        let is_known = self.going != Going::No || self.peer_goes;
-        if is_known && self.streams.is_empty() {
-            // The peer was told, or told us, and had its time.
-            self.phase = Phase::Over;
-        }
-        if self.phase == Phase::Over {
-            return;
+        if self.phase == Phase::Preface {
+            // It has asked for nothing yet.
+            return self.end(turn);
         }
         for id in self.streams.ids(|stream| matches!(stream.recv, Recv::Body(_))) {
             self.refuse_body(id, Refusal::Draining, false, turn);
         }
         self.end_calls(turn);
-        if self.going != Going::No {
+        if self.peer_goes && self.streams.is_empty() {
+            self.phase = Phase::Over;
             return;
         }
-        self.going = Going::Announced;
-        let last = frame::WINDOW_MAX as u32;
-        frame::put_goaway(&mut self.output, last, Code::NO_ERROR, "");
-        frame::put(&mut self.output, frame::kind::PING, 0, 0, &FAREWELL);
+        self.announce(turn.now + turn.limits.header_timeout.min(FAREWELL_NANOS));
+    }
+
+    fn retire(&mut self, turn: &mut Turn<'_>) {
+        if self.phase != Phase::Over {
+            self.end_calls(turn);
+            self.announce(turn.now + turn.limits.header_timeout);
+        }
     }
 
     fn take_output(&mut self) -> Bytes {
@@ -372,6 +408,11 @@ impl Core for Http2 {
 
     fn in_flight(&self) -> usize {
         self.in_flight + self.calls
+    }
+
+    fn owes(&self) -> bool {
+        let is_asked = self.going == Going::Announced && self.phase != Phase::Over;
+        self.in_flight() > 0 || self.blocked > 0 || is_asked
     }
 
     fn deadline(&self, limits: &Limits) -> Option<Nanos> {
@@ -392,7 +433,8 @@ impl Core for Http2 {
         // Streams that only wait for the engine have no deadline, and most are such.
         let has_others = self.streams.len() > self.in_flight;
         let streams = has_others.then(|| self.streams.iter().filter_map(of_stream));
-        match streams.into_iter().flatten().chain(unfinished).min() {
+        let farewell = (self.going == Going::Announced).then_some(self.farewell_until);
+        match streams.into_iter().flatten().chain(unfinished).chain(farewell).min() {
             Some(earliest) => Some(earliest),
             None if self.in_flight() > 0 => None,
             // A peer that goes, or was told to, gets a little while for it.

@@ -230,10 +230,18 @@ pub trait Core {
     fn handle_timeout(&mut self, turn: &mut Turn<'_>);
     /// Answer what is in flight, take no more, then finish.
     fn drain(&mut self, turn: &mut Turn<'_>);
+    /// The connection is old: what is under way is finished, bodies as well, what comes meanwhile
+    /// is taken as far as the protocol can tell the peer in time; then finish.
+    fn retire(&mut self, turn: &mut Turn<'_>);
     /// Bytes for the peer, all that there are.
     fn take_output(&mut self) -> Bytes;
     /// Requests handed out and not answered.
     fn in_flight(&self) -> usize;
+    /// Whether the peer still gets something that a draining process waits for: an answer, or the
+    /// time to hear that we go.
+    fn owes(&self) -> bool {
+        self.in_flight() > 0
+    }
     /// When to call [`Core::handle_timeout`] if nothing happens before.
     fn deadline(&self, limits: &Limits) -> Option<Nanos>;
     /// How the connection stands.

@@ -3,6 +3,8 @@
 //! One [`Server`] lives on one thread and is driven by its owner's loop:
 //! [`Server::wait`] sleeps in the ring, [`Server::poll`] takes what was done and yields requests,
 //! [`Server::answer`] gives an answer, [`Server::flush`] queues what is due before the next sleep.
+//! Who spreads connections over several servers takes the fresh ones out ([`Server::take_fresh`])
+//! and gives each to the one where it shall live ([`Server::adopt`]).
 //!
 //! Always
 //! - Every connection has a deadline for whatever it is waiting for (or idles without limit, if
@@ -11,15 +13,17 @@
 //! - An error on one connection ends that connection and nothing else.
 
 mod connection;
+pub mod lifetime;
 pub mod listen;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::connection::Connection;
+use self::lifetime::{Age, Chance, Lifetime, Step};
 use crate::request::{Answer, Door, Limits, Nanos, Request, RequestId, Standing, Turn};
 use crate::ring::{Done, End, Key, Ring, RingStats, Rung};
 use crate::wake::Wake;
@@ -45,14 +49,23 @@ pub struct ServerStats {
     pub accept_errors: u64,
     /// Connections ended by a deadline.
     pub timeouts: u64,
+    /// Connections that were told to leave because of their age.
+    pub aged: u64,
     pub received_bytes: u64,
     pub sent_bytes: u64,
     pub ring: RingStats,
 }
 
-pub struct Server<R> {
+pub struct Server<R: Ring> {
     ring: R,
-    limits: Limits,
+    /// By listener.
+    limits: Vec<Limits>,
+    lifetimes: Vec<Lifetime>,
+    chance: Chance,
+    connections_max: usize,
+    /// Accepted, and not opened yet.
+    fresh: VecDeque<(u16, R::Socket)>,
+    holds_fresh: bool,
     connections: Vec<Option<Box<Connection>>>,
     open: usize,
     touched: Vec<Key>,
@@ -70,12 +83,19 @@ pub struct Server<R> {
 impl<R: Ring> Server<R> {
     /// Accepts on `sockets`: their order gives [`crate::request::Head::listener`].
     pub fn new(mut ring: R, limits: Limits, sockets: Vec<R::Socket>) -> Server<R> {
+        let lifetime = Lifetime { idle_timeout: limits.idle_timeout, ..Lifetime::default() };
+        let listeners = sockets.len();
         for socket in sockets {
             ring.listen(socket);
         }
         Server {
             ring,
-            limits,
+            limits: vec![limits; listeners],
+            lifetimes: vec![lifetime; listeners],
+            chance: Chance(0),
+            connections_max: limits.connections_max,
+            fresh: VecDeque::new(),
+            holds_fresh: false,
             connections: Vec::new(),
             open: 0,
             touched: Vec::new(),
@@ -86,6 +106,28 @@ impl<R: Ring> Server<R> {
             date: String::new(),
             date_until: 0,
         }
+    }
+
+    /// How old connections get, by listener. `seed`: servers with different ones let their
+    /// connections go at different times.
+    pub fn with_lifetimes(mut self, lifetimes: &[Lifetime], seed: u64) -> Server<R> {
+        for (listener, lifetime) in lifetimes.iter().enumerate().take(self.limits.len()) {
+            self.limits[listener].idle_timeout = lifetime.idle_timeout;
+            self.lifetimes[listener] = *lifetime;
+        }
+        self.chance = Chance(seed);
+        self
+    }
+
+    /// From now on whoever drives this server takes each fresh connection ([`Server::take_fresh`])
+    /// and says where it lives.
+    pub fn hold_fresh(&mut self) {
+        self.holds_fresh = true;
+    }
+
+    /// The next connection that was accepted and waits for a place, and its listener.
+    pub fn take_fresh(&mut self) -> Option<(u16, R::Socket)> {
+        self.fresh.pop_front()
     }
 
     pub fn rung(&self) -> Rung {
@@ -114,6 +156,29 @@ impl<R: Ring> Server<R> {
         let due = [timer, retry].into_iter().flatten().min();
         let until = due.map_or(timeout, |at| Duration::from_nanos(at.saturating_sub(now)));
         self.ring.wait(Some(timeout.min(until)))
+    }
+
+    /// Takes an accepted connection as its own; `socket` may come from another server's ring of
+    /// the same kind.
+    pub fn adopt(&mut self, listener: u16, socket: R::Socket, now: Nanos) {
+        if self.open >= self.connections_max {
+            self.stats.over_limit += 1;
+            return;
+        }
+        if self.draining {
+            return;
+        }
+        self.stats.accepted += 1;
+        self.open += 1;
+        let key = self.ring.open(socket);
+        let index = key.index as usize;
+        if self.connections.len() <= index {
+            self.connections.resize_with(index + 1, || None);
+        }
+        let age = Age::new(&self.lifetimes[usize::from(listener)], self.chance.draw(), now);
+        self.connections[index] = Some(Box::new(Connection::new(key, listener, age, now)));
+        self.ring.receive(key);
+        self.schedule(key, now);
     }
 
     /// Takes what the ring did and what time did, and appends the requests that are complete.
@@ -169,16 +234,18 @@ impl<R: Ring> Server<R> {
         }
         self.draining = true;
         self.accept_again_at = None;
+        self.fresh.clear();
         self.ring.stop_listening();
         for key in self.keys() {
             self.with(key, now, door, requests, Connection::drain);
         }
     }
 
-    /// Whether any connection waits for an answer or still has bytes of one to send.
+    /// Whether any peer is still owed something: an answer, bytes of one, or the time to hear
+    /// that we go.
     pub fn is_busy(&mut self) -> bool {
         let ring = &mut self.ring;
-        self.connections.iter().flatten().any(|c| c.in_flight() > 0 || ring.is_sending(c.key))
+        self.connections.iter().flatten().any(|c| c.owes() || ring.is_sending(c.key))
     }
 
     /// Whether a finished connection is still read to its end.
@@ -199,7 +266,10 @@ impl<R: Ring> Server<R> {
     ) {
         match done {
             Done::Woken => {}
-            Done::Accepted { listener, socket } => self.accepted(listener, socket, now),
+            Done::Accepted { listener, socket } if self.holds_fresh => {
+                self.fresh.push_back((listener, socket));
+            }
+            Done::Accepted { listener, socket } => self.adopt(listener, socket, now),
             Done::AcceptEnded { listener, error } => self.accept_ended(listener, error, now),
             Done::Received { key, chunk } => {
                 let mut bytes = 0;
@@ -210,7 +280,7 @@ impl<R: Ring> Server<R> {
                         now,
                         key,
                         listener: connection.listener,
-                        limits: &self.limits,
+                        limits: &self.limits[usize::from(connection.listener)],
                         door,
                         requests,
                         date: &self.date,
@@ -243,33 +313,14 @@ impl<R: Ring> Server<R> {
         }
     }
 
-    fn accepted(&mut self, listener: u16, socket: R::Socket, now: Nanos) {
-        if self.open >= self.limits.connections_max {
-            self.stats.over_limit += 1;
-            return;
-        }
-        if self.draining {
-            return;
-        }
-        self.stats.accepted += 1;
-        self.open += 1;
-        let key = self.ring.open(socket);
-        let index = key.index as usize;
-        if self.connections.len() <= index {
-            self.connections.resize_with(index + 1, || None);
-        }
-        self.connections[index] = Some(Box::new(Connection::new(key, listener, now)));
-        self.ring.receive(key);
-        self.schedule(key, now);
-    }
-
     /// Sees to it that the timer heap wakes us no later than the connection's deadline; never in
     /// this pass again, so that no connection can keep the pass from ending.
     fn schedule(&mut self, key: Key, now: Nanos) {
         let Some(connection) = find(&mut self.connections, key) else {
             return;
         };
-        if let Some(deadline) = connection.deadline(&self.limits).map(|at| at.max(now + 1))
+        let limits = &self.limits[usize::from(connection.listener)];
+        if let Some(deadline) = connection.deadline(limits).map(|at| at.max(now + 1))
             && deadline < connection.timer_at
         {
             connection.timer_at = deadline;
@@ -343,13 +394,26 @@ impl<R: Ring> Server<R> {
                 continue;
             }
             connection.timer_at = Nanos::MAX;
-            if connection.deadline(&self.limits).is_some_and(|deadline| deadline <= now) {
-                self.stats.timeouts += 1;
-                if connection.is_past_saving(now, &self.limits) {
+            let limits = &self.limits[usize::from(connection.listener)];
+            match connection.grow_old(now) {
+                Some(Step::Retire) => {
+                    self.stats.aged += 1;
+                    self.with(key, now, door, requests, Connection::retire);
+                }
+                Some(Step::Cut) => {
                     self.close(key, now, door, requests);
                     continue;
                 }
-                self.with(key, now, door, requests, Connection::handle_timeout);
+                None if connection.deadline(limits).is_none_or(|deadline| deadline > now) => {}
+                None if connection.is_past_saving(now, limits) => {
+                    self.stats.timeouts += 1;
+                    self.close(key, now, door, requests);
+                    continue;
+                }
+                None => {
+                    self.stats.timeouts += 1;
+                    self.with(key, now, door, requests, Connection::handle_timeout);
+                }
             }
             self.schedule(key, now);
         }
@@ -454,7 +518,7 @@ impl<R: Ring> Server<R> {
             now,
             key,
             listener: connection.listener,
-            limits: &self.limits,
+            limits: &self.limits[usize::from(connection.listener)],
             door,
             requests,
             date: &self.date,

@@ -31,6 +31,11 @@ impl Wake {
         }
     }
 
+    /// Whether a wake would cost a system call just now.
+    pub fn is_needed(&self) -> bool {
+        self.sleeping.load(Ordering::Relaxed)
+    }
+
     /// Called by the sleeper before its last look at its queues.
     pub fn about_to_sleep(&self) {
         self.sleeping.store(true, Ordering::Relaxed);
@@ -72,10 +77,12 @@ mod tests {
         let wake = Wake::new().unwrap();
         wake.wake();
         assert!(!written(&wake));
+        assert!(!wake.is_needed());
         wake.about_to_sleep();
+        assert!(wake.is_needed());
         wake.wake();
         wake.wake();
-        assert!(written(&wake), "a sleeper is woken");
+        assert!(!wake.is_needed() && written(&wake), "a sleeper is woken, once");
         wake.about_to_sleep();
         wake.awake();
         wake.wake();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use forebay_codec::signal::Signal;
 use forebay_codec::status::Status;
 use forebay_tests::forebay::{End, PATIENCE, Process, RECEIVERS, SERVICE, config, program};
+use forebay_tests::frames::{self, Frames};
 use forebay_tests::items;
 use forebay_tests::sink::{Reply, Sink};
 use forebay_tests::wire::{Answer, Http1, Http2, path_of};
@@ -158,6 +159,46 @@ async fn requests_that_wait_for_delivery_are_answered_when_the_time_is_over() {
     let status = Status::from_proto(&answer.body).expect("a Status");
     assert!(status.message.contains("stopped"), "{status:?}");
     assert_eq!(dropped(&forebay.wait(), "shutdown"), 20);
+}
+
+#[test]
+fn an_answer_that_waits_for_its_readers_window_is_not_cut_off_by_the_end() {
+    let forebay = Process::start(&config("[nop]", "exporters: {nop: }\n"));
+    let mut reader = Frames::connect(forebay.http_address());
+    let no_window = [&[0, 4], &0_u32.to_be_bytes()[..]].concat();
+    assert!(reader.send(frames::SETTINGS, 0, 0, &no_window));
+    let method = [(":method", "GET"), (":scheme", "http"), (":authority", "test")];
+    let headers = frames::block(&[&method[..], &[(":path", "/nothing")]].concat());
+    let whole = frames::END_HEADERS | frames::END_STREAM;
+    assert!(reader.send(frames::HEADERS, whole, 1, &headers));
+    reader.wait_for(frames::HEADERS, 1).expect("the beginning of an answer");
+    forebay.signal(Kill::TERM);
+    let ping = reader.wait_for(frames::PING, 0).expect("a first GOAWAY, and its PING");
+    assert!(reader.send(frames::PING, frames::ACK, 0, &ping.payload));
+    let goaway = reader.wait_for(frames::GOAWAY, 0).expect("the last GOAWAY");
+    assert_eq!(goaway.payload[..4], 1_u32.to_be_bytes());
+    // Longer than the last words of a process that owes nobody anything.
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(reader.send(frames::WINDOW_UPDATE, 0, 1, &10_000_u32.to_be_bytes()));
+    let body = reader.wait_for(frames::DATA, 1).expect("the rest of the answer");
+    assert!(body.flags & frames::END_STREAM != 0 && !body.payload.is_empty());
+    assert!(forebay.wait().took < Duration::from_secs(8));
+}
+
+#[test]
+fn a_client_that_says_nothing_delays_the_end_by_no_more_than_its_time_to_hear_of_it() {
+    let forebay = Process::start(&config("[nop]", "exporters: {nop: }\n"));
+    let mut silent = Frames::connect(forebay.http_address());
+    silent.wait_for(frames::SETTINGS, 0).expect("it was heard");
+    let end = forebay.stop();
+    assert!(end.took < Duration::from_secs(6), "{:?}", end.took);
+    let mut named = Vec::new();
+    while let Some(frame) = silent.next_frame() {
+        if frame.kind == frames::GOAWAY {
+            named.push(frame.payload[..4].to_vec());
+        }
+    }
+    assert_eq!(named, [i32::MAX.to_be_bytes(), 0_i32.to_be_bytes()]);
 }
 
 #[test]

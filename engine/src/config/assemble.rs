@@ -2,6 +2,7 @@
 //! shows when the parts are seen together is checked.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use forebay_codec::signal::Signal;
 
@@ -9,7 +10,7 @@ use super::engine::{self, Acks};
 use super::exporters::delivery::BatchWish;
 use super::exporters::{self, Exporter, Remote};
 use super::keys::{Table, block, refused, value};
-use super::plan::{self, Ack, Batch, Listener, Pipeline, Plan};
+use super::plan::{self, Ack, Batch, Lifetime, Listener, Pipeline, Plan};
 use super::problem::{Place, Problem, Report, nearest};
 use super::processors::{self, Processor};
 use super::receivers::{self, Receiver};
@@ -54,13 +55,18 @@ pub(crate) const PIPELINE: Table = Table {
 /// Reads the whole tree. The plan is worth something only if the report has no error by then.
 pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
     let root = Section::open(root, &root.place, "", &ROOT, report);
-    let receivers = receivers::read(&root.components("receivers"), report);
+    let engine = engine::read(&root.block("engine", &engine::ENGINE));
+    let lifetime = Lifetime {
+        idle_timeout: engine.engine.limits.idle_timeout,
+        age_max: engine.engine.limits.connection_age_max,
+        age_grace: Duration::ZERO,
+    };
+    let receivers = receivers::read(&root.components("receivers"), lifetime, report);
     let processors = processors::read(&root.components("processors"), report);
     let exporters = exporters::read(&root.components("exporters"), report);
     let service = root.block("service", &service::SERVICE);
     let health = service::health(&root.components("extensions"), &service, report);
     let (telemetry, telemetry_place) = service::telemetry(&service);
-    let engine = engine::read(&root.block("engine", &engine::ENGINE));
 
     let parts = Parts {
         receivers: &receivers,
@@ -345,13 +351,8 @@ impl Parts<'_> {
     }
 }
 
-const UNBATCHED: Batch = Batch {
-    items_min: 0,
-    items_max: 0,
-    bytes_min: 0,
-    bytes_max: 0,
-    flush_timeout: std::time::Duration::ZERO,
-};
+const UNBATCHED: Batch =
+    Batch { items_min: 0, items_max: 0, bytes_min: 0, bytes_max: 0, flush_timeout: Duration::ZERO };
 
 fn near_or<'k>(
     word: &str,

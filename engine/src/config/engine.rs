@@ -124,6 +124,14 @@ pub(crate) const LIMITS: Table = Table {
             never.",
         ),
         value(
+            "connection_age_max",
+            "duration",
+            "30m",
+            "Give or take a tenth; then a connection is told to leave, without losing a request, \
+            and its client comes back: so load spreads over new cores and processes. A gRPC \
+            receiver's `max_connection_age` goes first. 0: never.",
+        ),
+        value(
             "write_timeout",
             "duration",
             "30s",
@@ -317,6 +325,7 @@ fn limits(section: &Section<'_>) -> Limits {
         header_timeout: section.duration_above_zero("header_timeout"),
         body_timeout: section.duration_above_zero("body_timeout"),
         idle_timeout: section.duration("idle_timeout"),
+        connection_age_max: section.duration("connection_age_max"),
         write_timeout: section.duration_above_zero("write_timeout"),
     }
 }

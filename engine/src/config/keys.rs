@@ -66,6 +66,8 @@ pub(crate) const TABLES: &[&Table] = &[
     &super::receivers::OTLP,
     &super::receivers::PROTOCOLS,
     &super::receivers::GRPC,
+    &super::receivers::KEEPALIVE,
+    &super::receivers::SERVER_PARAMETERS,
     &super::receivers::HTTP,
     &super::processors::BATCH,
     &super::processors::QUEUE_BATCH,

@@ -33,6 +33,18 @@ pub struct Listener {
     pub endpoint: String,
     pub grpc: Option<Grpc>,
     pub http: Option<Http>,
+    pub lifetime: Lifetime,
+}
+
+/// How long a listener's connections may live. Zero: never an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Without any request.
+    pub idle_timeout: Duration,
+    /// Until a connection is told to leave, give or take a tenth.
+    pub age_max: Duration,
+    /// From then until it is cut.
+    pub age_grace: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -167,6 +179,9 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Without any request. Default 15 min; zero: never.
     pub idle_timeout: Duration,
+    /// Until a connection is told to leave, unless its receiver says otherwise. Default 30 min;
+    /// zero: never.
+    pub connection_age_max: Duration,
     /// A peer that does not read its answers. Default 30 s.
     pub write_timeout: Duration,
 }

@@ -3,7 +3,7 @@
 use forebay_codec::signal::Signal;
 
 use super::keys::{Table, block, ignored, only, refused, value};
-use super::plan::{Grpc, Http, Listener};
+use super::plan::{Grpc, Http, Lifetime, Listener};
 use super::problem::{Place, Problem, Report};
 use super::section::{Component, Section};
 use super::values;
@@ -13,6 +13,10 @@ const AUTH: &str = "authentication is not supported yet: put it in front of fore
 const ONLY_TCP: &str = "unix sockets are not supported yet: listen on a TCP address";
 const NO_METADATA: &str = "client metadata is not kept yet, so nothing could use it";
 const RING_BUFFERS: &str = "forebay receives into `engine.ring.buffers` of `buffer_bytes` each";
+const NO_PINGS: &str = "forebay sends no pings: remove it; `max_connection_idle` ends connections \
+                        whose clients have gone";
+const CALM: &str =
+    "remove it: pings are bounded for every client, and a usual pace is always taken";
 const TIMEOUTS: &str = "it is one for all receivers: set it under `engine.limits`";
 
 pub(crate) const KINDS: [&str; 1] = ["otlp"];
@@ -53,9 +57,42 @@ pub(crate) const GRPC: Table = Table {
         ignored("write_buffer_size", RING_BUFFERS),
         refused("tls", TLS),
         refused("auth", AUTH),
-        refused("keepalive", "remove it; `engine.limits.idle_timeout` ends idle connections"),
+        block("keepalive", "How long connections live; on a shared port, those of `http` as well."),
         refused("max_concurrent_streams", "set `engine.limits.connection_requests_max`"),
         refused("middlewares", "remove it"),
+    ],
+};
+
+pub(crate) const KEEPALIVE: Table = Table {
+    path: "receivers.otlp[/name].protocols.grpc.keepalive",
+    keys: &[block("server_parameters", "Idle time and age."), refused("enforcement_policy", CALM)],
+};
+
+pub(crate) const SERVER_PARAMETERS: Table = Table {
+    path: "receivers.otlp[/name].protocols.grpc.keepalive.server_parameters",
+    keys: &[
+        value(
+            "max_connection_idle",
+            "duration",
+            "",
+            "A connection without any request is closed. None: `engine.limits.idle_timeout`. 0: \
+            never.",
+        ),
+        value(
+            "max_connection_age",
+            "duration",
+            "",
+            "Give or take a tenth, then a connection is told to leave. None: \
+            `engine.limits.connection_age_max`. 0: never.",
+        ),
+        value(
+            "max_connection_age_grace",
+            "duration",
+            "0s",
+            "From then on, until the connection is cut. 0: it is not.",
+        ),
+        refused("time", NO_PINGS),
+        refused("timeout", NO_PINGS),
     ],
 };
 
@@ -118,18 +155,23 @@ pub(crate) struct Receiver {
     pub(crate) listeners: Vec<(Listener, Place)>,
 }
 
-pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Receiver> {
+/// `lifetime`: of connections whose receiver says nothing of it.
+pub(crate) fn read(
+    components: &[Component<'_>],
+    lifetime: Lifetime,
+    report: &Report,
+) -> Vec<Receiver> {
     let mut receivers = Vec::new();
     for component in components {
         match component.kind {
-            "otlp" => receivers.push(otlp(component, receivers.len(), report)),
+            "otlp" => receivers.push(otlp(component, receivers.len(), lifetime, report)),
             _ => report.add(component.unknown("receiver", &KINDS)),
         }
     }
     receivers
 }
 
-fn otlp(component: &Component<'_>, index: usize, report: &Report) -> Receiver {
+fn otlp(component: &Component<'_>, index: usize, lifetime: Lifetime, report: &Report) -> Receiver {
     let section =
         Section::open(component.node, component.place, component.path.as_str(), &OTLP, report);
     let protocols = section.block("protocols", &PROTOCOLS);
@@ -141,12 +183,19 @@ fn otlp(component: &Component<'_>, index: usize, report: &Report) -> Receiver {
         endpoint,
         grpc: None,
         http: None,
+        lifetime,
     };
     let mut listeners: Vec<(Listener, Place)> = Vec::new();
     if protocols.entry("grpc").is_some() {
         let section = protocols.block("grpc", &GRPC);
         let (address, endpoint) = listen(&section);
-        let listener = Listener { grpc: Some(grpc(&section)), ..new(address, endpoint) };
+        let keepalive = section.block("keepalive", &KEEPALIVE);
+        let parameters = keepalive.block("server_parameters", &SERVER_PARAMETERS);
+        let listener = Listener {
+            grpc: Some(grpc(&section)),
+            lifetime: self::lifetime(&parameters, lifetime),
+            ..new(address, endpoint)
+        };
         listeners.push((listener, section.place_of("endpoint").clone()));
     }
     if protocols.entry("http").is_some() {
@@ -180,6 +229,15 @@ fn listen(section: &Section<'_>) -> (std::net::SocketAddr, String) {
 fn grpc(section: &Section<'_>) -> Grpc {
     let mib = section.count("max_recv_msg_size_mib", 0..=REQUEST_BYTES_MAX / MIB);
     Grpc { request_bytes_max: bytes_or_default(mib * MIB) }
+}
+
+fn lifetime(section: &Section<'_>, default: Lifetime) -> Lifetime {
+    let duration = |name| section.read(name, values::duration);
+    Lifetime {
+        idle_timeout: duration("max_connection_idle").unwrap_or(default.idle_timeout),
+        age_max: duration("max_connection_age").unwrap_or(default.age_max),
+        age_grace: section.duration("max_connection_age_grace"),
+    }
 }
 
 fn http(section: &Section<'_>) -> Http {

@@ -28,6 +28,7 @@ pub fn render(view: &View) -> String {
     ledger(&mut page, &totals);
     cores(&mut page, view);
     services(&mut page, view);
+    load(&mut page, view);
     process(&mut page, view);
     page.text
 }
@@ -310,7 +311,7 @@ fn ledger(page: &mut Page, totals: &Totals) {
 }
 
 fn cores(page: &mut Page, view: &View) {
-    let columns: [Column<ShardStats>; 17] = [
+    let columns: [Column<ShardStats>; 23] = [
         ("turns", "counter", "Passes of the receiver's loop.", |s| s.turns.read()),
         ("connections", "gauge", "Open connections.", |s| s.connections.read()),
         ("connections_accepted", "counter", "Connections since the start.", |s| {
@@ -336,6 +337,24 @@ fn cores(page: &mut Page, view: &View) {
         ("batches_pending", "gauge", "Batches under way.", |s| s.batches_pending.read()),
         ("batches_sealed", "counter", "Batches since the start.", |s| s.batches_sealed.read()),
         ("requests_waiting", "gauge", "Requests that wait for delivery.", |s| s.tickets.read()),
+        ("connections_aged", "counter", "Connections told to leave for their age.", |s| {
+            s.connections_aged.read()
+        }),
+        ("connections_given", "counter", "Fresh connections given to other cores.", |s| {
+            s.connections_given.read()
+        }),
+        ("connections_taken", "counter", "Fresh connections from other cores.", |s| {
+            s.connections_taken.read()
+        }),
+        ("requests_given", "counter", "Requests given to other cores.", |s| {
+            s.requests_given.read()
+        }),
+        ("requests_taken", "counter", "Requests done for other cores.", |s| {
+            s.requests_taken.read()
+        }),
+        ("requests_returned", "counter", "Requests that other cores gave back.", |s| {
+            s.requests_returned.read()
+        }),
     ];
     for (name, kind, help, of) in columns {
         let name = format!("forebay_receiver_core_{name}");
@@ -361,6 +380,19 @@ fn services(page: &mut Page, view: &View) {
     for (name, kind, help, of) in columns {
         page.family(name, kind, help);
         page.sample(name, &[], view.shards.iter().map(|shard| of(shard)).sum::<u64>());
+    }
+}
+
+/// What `spread` goes by.
+fn load(page: &mut Page, view: &View) {
+    let name = "forebay_receiver_core_load";
+    page.family(
+        name,
+        "gauge",
+        "Share of time in which the core's thread ran or was ready to, 0 to 1.",
+    );
+    for (stats, core) in view.shards.iter().zip(&view.receiver_cores) {
+        page.sample(name, &[("core", &core.to_string())], stats.load.read() as f64 / 1000.0);
     }
 }
 

@@ -33,7 +33,9 @@ impl<R: Ring> Shard<R> {
 
     fn say(&mut self, id: RequestId, saying: Saying, now: Nanos) {
         match saying {
-            Saying::End(answer) => self.answer(id, answer, now),
+            Saying::End(answer) => {
+                self.server.answer(id, answer, now, &mut self.ingest, &mut self.requests);
+            }
             Saying::Message(message) => {
                 self.server.say(id, message, now, &mut self.ingest, &mut self.requests);
             }

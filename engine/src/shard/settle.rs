@@ -101,7 +101,7 @@ impl<R: Ring> Shard<R> {
             let answer = Problem::overloaded(route.shape(), message, delay).answer();
             self.ingest.requests_in_flight -= 1;
             self.ingest.count(&route, RequestEnd::Overloaded);
-            self.answer(ticket.request, answer, now);
+            self.answer(ticket.asker, answer, now);
         }
     }
 
@@ -134,7 +134,7 @@ impl<R: Ring> Shard<R> {
                 Problem::new(route.shape(), status, code, failure.message).answer()
             }
         };
-        self.answer(ticket.request, answer, now);
+        self.answer(ticket.asker, answer, now);
     }
 
     /// How long it takes to work off what is held, at the pace of the last second.

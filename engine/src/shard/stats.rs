@@ -40,6 +40,14 @@ pub struct ShardStats {
     pub health_requests: Count,
     pub reflection_requests: Count,
     pub open_calls: Count,
+    /// In thousandths: see `spread`.
+    pub load: Count,
+    pub connections_aged: Count,
+    pub connections_given: Count,
+    pub connections_taken: Count,
+    pub requests_given: Count,
+    pub requests_taken: Count,
+    pub requests_returned: Count,
 }
 
 impl<R: Ring> Shard<R> {
@@ -75,6 +83,8 @@ impl<R: Ring> Shard<R> {
         stats.reflection_requests.set(services.reflection_requests);
         stats.open_calls.set(services.open_calls);
         stats.open_signals.store(self.ingest.open_signals(), Ordering::Relaxed);
+        stats.connections_aged.set(server.aged);
+        self.sharing.publish(stats);
         let open = !self.ingest.draining && self.ingest.blocked.iter().any(|blocked| !blocked);
         stats.open.store(open, Ordering::Relaxed);
         stats.turned_at.store(now.max(1), Ordering::Relaxed);

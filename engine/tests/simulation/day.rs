@@ -10,6 +10,7 @@ use forebay::config::plan::{Ack, Batch, Plan};
 use forebay::config::{self, Source};
 use forebay::handoff::{ReturnPaths, ReturnQueue};
 use forebay::ledger::Ledger;
+use forebay::neighbours::Neighbours;
 use forebay::shard::{Parts, Phase, Shard, ShardStats};
 use forebay_codec::mend::InvalidUtf8;
 use forebay_codec::signal::Signal;
@@ -27,6 +28,8 @@ const MILLI: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000 * MILLI;
 /// From the beginning of the end until nobody waits any more.
 const DRAIN_TIMEOUT: Nanos = 3 * SECOND;
+/// No day is as long.
+const DAY: Duration = Duration::from_secs(60);
 const TURNS_MAX: u64 = 1_000_000;
 
 /// No destination gets the same item twice: each stands in one pipeline of a signal.
@@ -91,6 +94,7 @@ pub(crate) fn live(plan: &Plan, seed: u64) -> Sums {
         phase: phase.clone(),
         lanes: lanes.clone(),
         sockets: plan.listeners.iter().map(|_| network.listener()).collect(),
+        neighbours: Neighbours::alone(),
         epoch: Instant::now(),
     };
     let shard = Shard::new(parts, network.ring(&options));
@@ -102,7 +106,7 @@ pub(crate) fn live(plan: &Plan, seed: u64) -> Sums {
     let day = Rc::new(RefCell::new(day));
     let others = day.clone();
     network.while_waiting(move || others.borrow_mut().act());
-    shard.run_by(|| day.borrow_mut().turn()).expect("a fake ring never fails");
+    shard.run_by(|| day.borrow_mut().turn(), || (0, 0)).expect("a fake ring never fails");
     network.while_waiting(|| {});
     let mut day = day.borrow_mut();
     day.see_customers_off();
@@ -157,7 +161,13 @@ fn drawn(mut plan: Plan, dice: &mut Dice) -> Plan {
     limits.header_timeout = Duration::from_secs(1);
     limits.body_timeout = Duration::from_secs(1);
     limits.write_timeout = Duration::from_secs(2);
-    limits.idle_timeout = Duration::from_secs(5);
+    for listener in &mut plan.listeners {
+        listener.lifetime.idle_timeout = Duration::from_secs(5);
+        if dice.of_1000(200) {
+            listener.lifetime.age_max = Duration::from_micros(500 + dice.below(30_000));
+            listener.lifetime.age_grace = Duration::from_secs(3);
+        }
+    }
     plan
 }
 
@@ -173,8 +183,8 @@ struct Day {
     customers: Vec<Customer>,
     destinations: Destinations,
     drains_at: Nanos,
-    /// Some connection may have been one too many.
-    is_crowded: bool,
+    /// Some connection may have been one too many, or ended for its age before it said more.
+    may_end_early: bool,
     turns: u64,
 }
 
@@ -203,7 +213,8 @@ impl Day {
             customers,
             destinations,
             drains_at: if dice.of_1000(500) { dice.below(2 * rush) } else { Nanos::MAX },
-            is_crowded: plan.engine.limits.connections_max < 10,
+            may_end_early: plan.engine.limits.connections_max < 10
+                || plan.listeners.iter().any(|listener| listener.lifetime.age_max < DAY),
             turns: 0,
             dice,
         }
@@ -255,7 +266,7 @@ impl Day {
 
     fn serve_customers(&mut self, now: Nanos) {
         let house = House {
-            is_excused: self.phase.is_draining() || self.is_crowded,
+            is_excused: self.phase.is_draining() || self.may_end_early,
             closes_at: self.drains_at,
         };
         for customer in &mut self.customers {

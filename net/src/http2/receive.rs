@@ -496,7 +496,8 @@ impl Http2 {
         if !head.has(flag::ACK) {
             frame::put(&mut self.output, kind::PING, flag::ACK, 0, payload);
         } else if self.going == Going::Announced && payload == FAREWELL {
-            self.finish_going();
+            // Clients answer a PING before they send what they began before they heard.
+            self.going = Going::Heard;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::lifetime::{Age, Step};
 use super::{FLOOD_BYTES_MIN, LINGER_BYTES_MAX, Turn};
 use crate::http1::Http1;
 use crate::http2::Http2;
@@ -27,6 +28,7 @@ pub(super) struct Connection {
     pub(super) timer_at: Nanos,
     lingered_bytes: usize,
     since: Nanos,
+    age: Age,
     speaks: Speaks,
 }
 
@@ -40,7 +42,7 @@ enum Speaks {
 }
 
 impl Connection {
-    pub(super) fn new(key: Key, listener: u16, now: Nanos) -> Connection {
+    pub(super) fn new(key: Key, listener: u16, age: Age, now: Nanos) -> Connection {
         Connection {
             key,
             listener,
@@ -51,6 +53,7 @@ impl Connection {
             timer_at: Nanos::MAX,
             lingered_bytes: 0,
             since: now,
+            age,
             speaks: Speaks::Unknown(BytesMut::new()),
         }
     }
@@ -137,12 +140,24 @@ impl Connection {
         }
     }
 
+    pub(super) fn retire(&mut self, turn: &mut Turn<'_>) {
+        match self.speaks.core_mut() {
+            Some(core) => core.retire(turn),
+            None => self.speaks = Speaks::Nothing,
+        }
+    }
+
+    /// What its age asks for now.
+    pub(super) fn grow_old(&mut self, now: Nanos) -> Option<Step> {
+        self.age.step(now)
+    }
+
     pub(super) fn take_output(&mut self) -> Bytes {
         self.speaks.core_mut().map(|core| core.take_output()).unwrap_or_default()
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.speaks.core().map_or(0, |core| core.in_flight())
+    pub(super) fn owes(&self) -> bool {
+        self.speaks.core().is_some_and(Core::owes)
     }
 
     /// When something has to have happened.
@@ -159,7 +174,7 @@ impl Connection {
             (Speaks::Nothing, _) => None,
             _ => (limits.idle_timeout > 0).then(|| self.since + limits.idle_timeout),
         };
-        [write, read].into_iter().flatten().min()
+        [write, read, self.age.due()].into_iter().flatten().min()
     }
 
     /// Whether the peer heard that we have finished and sends as if it had not.

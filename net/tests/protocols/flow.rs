@@ -270,12 +270,14 @@ fn a_request_that_comes_between_the_two_goaways_is_taken_and_a_later_one_is_not(
     core.handle_input(&request(3), &mut desk.turn());
     let pong = frame(PING, ACK, 0, &first[1].3);
     core.handle_input(&[pong, request(5)].concat(), &mut desk.turn());
-    assert_eq!(desk.requests.len(), 2);
+    core.handle_input(&request(7), &mut desk.turn());
+    assert_eq!(desk.requests.len(), 3, "one came with the PING's answer");
     let second = frames(&core.take_output());
-    assert_eq!((second[0].0, &second[0].3[..4]), (GOAWAY, &number(3)[..]));
+    assert_eq!((second[0].0, &second[0].3[..4]), (GOAWAY, &number(5)[..]));
     core.handle_answer(1, desk::ok(), &mut desk.turn());
     assert_eq!(core.standing(), Standing::Open);
     core.handle_answer(3, desk::ok(), &mut desk.turn());
+    core.handle_answer(5, desk::ok(), &mut desk.turn());
     assert_eq!(core.standing(), Standing::FinishThenLinger);
 }
 
@@ -326,6 +328,8 @@ fn a_connection_that_idles_is_told_so_and_then_closed() {
     assert_eq!(core.deadline(&LIMITS), Some(desk.now + LIMITS.header_timeout));
     desk.now += LIMITS.header_timeout;
     core.handle_timeout(&mut desk.turn());
+    let last = frames(&core.take_output());
+    assert_eq!((last[0].0, &last[0].3[..4]), (GOAWAY, &number(0)[..]), "no stream was opened");
     assert_eq!(core.standing(), Standing::FinishThenLinger);
     core.handle_input(&frame(RST_STREAM, 0, 1, &number(8)), &mut desk.turn());
     assert!(core.take_output().is_empty(), "what comes now is nobody's business");

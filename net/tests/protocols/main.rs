@@ -10,6 +10,7 @@ mod flow;
 mod frames;
 mod http1;
 mod http2;
+mod leaving;
 mod messages;
 mod oracle;
 mod pipe;

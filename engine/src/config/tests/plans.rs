@@ -34,6 +34,29 @@ fn the_embedded_default_is_proper_and_without_warnings() {
 }
 
 #[test]
+fn connections_live_as_long_as_their_receiver_says_or_else_as_the_engine_says() {
+    let lifetimes = |grpc: &str, engine: &str| {
+        let yaml = format!(
+            "receivers: {{otlp: {{protocols: {{grpc: {{{grpc}}}, http: {{}}}}}}}}\n\
+             engine: {{limits: {{{engine}}}}}"
+        );
+        let plan = loaded(load_over(&yaml)).plan;
+        plan.listeners
+            .iter()
+            .map(|l| [l.lifetime.idle_timeout, l.lifetime.age_max, l.lifetime.age_grace])
+            .map(|lifetime| lifetime.map(|duration| duration.as_secs()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(lifetimes("", ""), [[900, 1800, 0]; 2]);
+    let limits = "idle_timeout: 1m, connection_age_max: 0";
+    assert_eq!(lifetimes("keepalive: ", limits), [[60, 0, 0]; 2]);
+    let parameters = "max_connection_idle: 0s, max_connection_age: 5m, \
+                      max_connection_age_grace: 7s";
+    let grpc = format!("keepalive: {{server_parameters: {{{parameters}}}}}");
+    assert_eq!(lifetimes(&grpc, limits), [[0, 300, 7], [60, 0, 0]]);
+}
+
+#[test]
 fn metrics_have_an_address_unless_they_are_off() {
     let metrics = |yaml: &str| {
         let yaml = format!("service: {{telemetry: {{metrics: {{level: basic, {yaml}}}}}}}");

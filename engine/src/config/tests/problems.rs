@@ -76,11 +76,12 @@ fn what_the_collector_has_and_forebay_has_not_says_what_to_do() {
     );
     refuses(
         "receivers: {otlp: {protocols: {grpc: {tls: {cert_file: a}, auth: {authenticator: b}, \
-         keepalive: {}, transport: unix, include_metadata: true}}}}",
+         keepalive: {server_parameters: {time: 1s}, enforcement_policy: {}}, transport: unix, include_metadata: true}}}}",
         &[
             "grpc.tls is not supported & in front",
             "grpc.auth",
-            "idle_timeout",
+            "server_parameters.time is not supported & max_connection_idle",
+            "keepalive.enforcement_policy is not supported & remove it",
             "transport can only be tcp & unix sockets",
             "include_metadata can only be false",
         ],
