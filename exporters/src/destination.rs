@@ -157,4 +157,6 @@ pub struct Retry {
     /// From the batch's first attempt. `None`: for ever, the default here (the Collector gives up
     /// and drops after 300 s; forebay holds what it acknowledged and pushes back instead).
     pub max_elapsed_time: Option<Duration>,
+    /// A batch is sent at most so many times. `None`: without limit, the default.
+    pub max_attempts: Option<u32>,
 }

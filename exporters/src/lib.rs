@@ -4,10 +4,15 @@
 //! hears of each batch's end exactly once through [`batch::Returns`]. Nothing here knows how a
 //! batch came about, and nothing here drops one without saying so.
 
+pub mod balance;
 pub mod batch;
+pub mod breaker;
+pub mod budget;
 pub mod core;
 pub mod debug;
 pub mod destination;
+pub mod dispatch;
+pub mod endpoints;
 pub mod lane;
 pub mod retry;
 pub mod stats;

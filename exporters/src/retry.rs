@@ -2,7 +2,7 @@
 //!
 //! Sans I/O: the time and the randomness are arguments. Always: a delay that the destination asked
 //! for is waited in full (up to [`DELAY_MAX`]) and the backoff grows from it; with
-//! `max_elapsed_time: None` a batch is never given up.
+//! `max_elapsed_time: None` and `max_attempts: None` a batch is never given up.
 
 use std::time::{Duration, Instant};
 
@@ -18,13 +18,15 @@ pub struct Backoff {
     first_failure: Option<Instant>,
     /// The interval that the next wait is drawn from; `None` before the first failure.
     interval: Option<Duration>,
+    /// Attempts that have failed.
+    attempts: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Try again after this long.
     Wait(Duration),
-    /// `max_elapsed_time` would pass first, or retry is switched off.
+    /// `max_elapsed_time` would pass first, `max_attempts` are made, or retry is switched off.
     GiveUp,
 }
 
@@ -42,11 +44,10 @@ impl Backoff {
         delay: Option<Duration>,
         random: f64,
     ) -> Next {
-        if !policy.enabled {
+        if !self.counts_one_more(policy, began) {
             return Next::GiveUp;
         }
-        let first = *self.first_failure.get_or_insert(began);
-        let current = self.interval.unwrap_or(policy.initial_interval).min(policy.max_interval);
+        let current = self.current(policy);
         let wait = match delay.map(|delay| delay.min(DELAY_MAX)) {
             // Asked to stay away: at least that long, and a little spread, so that all who were
             // told the same do not come back in the same instant.
@@ -56,7 +57,55 @@ impl Backoff {
         let grown_from = delay.map_or(current, |delay| current.max(delay.min(DELAY_MAX)));
         let grown = grown_from.as_secs_f64() * policy.multiplier.max(1.0);
         self.interval = Some(Duration::from_secs_f64(grown.min(policy.max_interval.as_secs_f64())));
-        let elapsed = now.saturating_duration_since(first);
+        self.within(policy, now, wait)
+    }
+
+    /// What follows an attempt that failed while another endpoint may take the batch at once: it
+    /// counts, and nothing is waited for.
+    pub fn failed_here(&mut self, policy: &Retry, began: Instant, now: Instant) -> Next {
+        match self.counts_one_more(policy, began) {
+            true => self.within(policy, now, Duration::ZERO),
+            false => Next::GiveUp,
+        }
+    }
+
+    /// How long to wait when no attempt could be made: no endpoint admits one, or the retry budget
+    /// is used up. At least `least`, and drawn as after a failure, but nothing grows.
+    pub fn held_up(
+        &mut self,
+        policy: &Retry,
+        since: Instant,
+        now: Instant,
+        least: Duration,
+        random: f64,
+    ) -> Next {
+        self.first_failure.get_or_insert(since);
+        let wait = least + self.current(policy).min(least).mul_f64(0.5 * random);
+        match policy.enabled {
+            true => self.within(policy, now, wait),
+            // Waiting is no retry, and it loses nothing.
+            false => Next::Wait(wait),
+        }
+    }
+
+    /// A wait drawn from the current interval.
+    pub fn jittered(&self, policy: &Retry, random: f64) -> Duration {
+        self.current(policy).mul_f64(random)
+    }
+
+    fn counts_one_more(&mut self, policy: &Retry, began: Instant) -> bool {
+        self.first_failure.get_or_insert(began);
+        self.attempts = self.attempts.saturating_add(1);
+        policy.enabled && policy.max_attempts.is_none_or(|most| self.attempts < most)
+    }
+
+    fn current(&self, policy: &Retry) -> Duration {
+        self.interval.unwrap_or(policy.initial_interval).min(policy.max_interval)
+    }
+
+    fn within(&self, policy: &Retry, now: Instant, wait: Duration) -> Next {
+        let elapsed =
+            self.first_failure.map_or(Duration::ZERO, |first| now.saturating_duration_since(first));
         match policy.max_elapsed_time {
             Some(elapsed_max) if elapsed + wait > elapsed_max => Next::GiveUp,
             _ => Next::Wait(wait),

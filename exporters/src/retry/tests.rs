@@ -9,6 +9,7 @@ fn policy() -> Retry {
         multiplier: 1.5,
         max_interval: Duration::from_secs(30),
         max_elapsed_time: None,
+        max_attempts: None,
     }
 }
 
@@ -85,4 +86,41 @@ fn c5_a_batch_is_given_up_before_a_wait_would_pass_the_limit() {
     let switched_off = Retry { enabled: false, ..policy };
     let now = Instant::now();
     assert_eq!(Backoff::default().failed(&switched_off, now, now, None, 0.0), Next::GiveUp);
+}
+
+#[test]
+fn a_batch_is_sent_as_often_as_max_attempts_says_wherever_it_is_sent() {
+    for seed in 0..200 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let most = rng.u32(1..10);
+        let policy = Retry { max_attempts: Some(most), ..policy() };
+        let (mut backoff, now, mut sent) = (Backoff::default(), Instant::now(), 0);
+        loop {
+            sent += 1;
+            let next = match rng.bool() {
+                true => backoff.failed_here(&policy, now, now),
+                false => backoff.failed(&policy, now, now, None, rng.f64()),
+            };
+            // What holds a batch up before it is sent counts for nothing.
+            let held_up = backoff.held_up(&policy, now, now, Duration::from_secs(1), rng.f64());
+            assert!(matches!(held_up, Next::Wait(_)), "seed {seed}");
+            if next == Next::GiveUp {
+                break;
+            }
+        }
+        assert_eq!(sent, most, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_held_up_longer_than_max_elapsed_time_is_given_up_unless_retry_is_off() {
+    let limited = Retry { max_elapsed_time: Some(Duration::from_secs(60)), ..policy() };
+    let since = Instant::now();
+    let later = since + Duration::from_secs(59);
+    let least = Duration::from_secs(2);
+    let mut backoff = Backoff::default();
+    assert!(matches!(backoff.held_up(&limited, since, since, least, 0.5), Next::Wait(_)));
+    assert_eq!(backoff.held_up(&limited, since, later, least, 0.0), Next::GiveUp);
+    let off = Retry { enabled: false, ..limited };
+    assert!(matches!(backoff.held_up(&off, since, later, least, 0.0), Next::Wait(_)));
 }

@@ -189,6 +189,7 @@ pub(crate) fn soon() -> Retry {
         multiplier: 1.5,
         max_interval: Duration::from_millis(50),
         max_elapsed_time: None,
+        max_attempts: None,
     }
 }
 

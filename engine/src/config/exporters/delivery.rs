@@ -134,6 +134,7 @@ pub(crate) fn retry_default() -> Retry {
         multiplier: 1.5,
         max_interval: Duration::from_secs(30),
         max_elapsed_time: None,
+        max_attempts: None,
     }
 }
 
@@ -192,6 +193,7 @@ pub(crate) fn retry(section: &Section<'_>) -> Retry {
         max_interval: section.duration_above_zero("max_interval"),
         max_elapsed_time: Some(section.duration("max_elapsed_time"))
             .filter(|elapsed| !elapsed.is_zero()),
+        max_attempts: None,
     };
     if retry.max_interval < retry.initial_interval {
         section.fault("max_interval", "must be at least initial_interval");
