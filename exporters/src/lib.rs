@@ -11,6 +11,7 @@ pub mod budget;
 pub mod core;
 pub mod debug;
 pub mod destination;
+pub mod discovery;
 pub mod dispatch;
 pub mod endpoints;
 pub mod lane;
