@@ -14,7 +14,8 @@
 //! that its mailbox stays empty once it is; and when nobody owes it an answer any more. A core that
 //! owes answers has open tickets and batches, and so does not end before it gave them. A thread
 //! that dies, by a panic even, says that it is gone ([`Neighbours`] is dropped): nobody waits for
-//! it.
+//! its word. The answers that it owed never come; their connections end when the time for draining
+//! is over.
 //!
 //! Always
 //! - A full queue is no loss: whatever it is stays where it is.
@@ -140,6 +141,8 @@ pub struct Neighbours<S> {
     to_wake: Vec<bool>,
     /// For [`spread::place`].
     standings: Vec<Standing>,
+    /// A core with so many takes no more.
+    connections_max: u32,
 }
 
 impl<S> Neighbours<S> {
@@ -152,6 +155,7 @@ impl<S> Neighbours<S> {
             owed: vec![0; count],
             to_wake: vec![false; count],
             standings: vec![Standing::default(); count],
+            connections_max: u32::MAX,
         };
         (0..count).map(end).collect()
     }
@@ -163,6 +167,11 @@ impl<S> Neighbours<S> {
 
     pub fn is_alone(&self) -> bool {
         self.all.len() == 1
+    }
+
+    /// No core has more connections than this.
+    pub fn limit_connections(&mut self, connections_max: usize) {
+        self.connections_max = u32::try_from(connections_max).unwrap_or(u32::MAX);
     }
 
     /// From now on this core takes what it is given, and `wake` wakes it.
@@ -219,13 +228,17 @@ impl<S> Neighbours<S> {
             false => self.me,
         };
         if target != self.me {
+            // Counted first: the neighbour may have let go of it before we come to count.
+            self.count_in(target);
             match self.all[target].sockets.push((listener, kept)) {
                 Ok(()) => {
-                    self.count_in(target);
                     self.to_wake[target] = true;
                     return None;
                 }
-                Err((_, socket)) => kept = socket,
+                Err((_, socket)) => {
+                    self.all[target].connections.fetch_sub(1, Ordering::Relaxed);
+                    kept = socket;
+                }
             }
         }
         self.count_in(self.me);
@@ -333,11 +346,13 @@ impl<S> Neighbours<S> {
     }
 
     fn look_around(&mut self) {
+        let connections_max = self.connections_max;
         for (standing, core) in self.standings.iter_mut().zip(self.all.iter()) {
+            let connections = core.connections.load(Ordering::Relaxed);
             *standing = Standing {
-                is_open: core.stage() == stage::OPEN,
+                is_open: core.stage() == stage::OPEN && connections < connections_max,
                 load: core.load.load(Ordering::Relaxed),
-                connections: core.connections.load(Ordering::Relaxed),
+                connections,
                 fresh: core.fresh.load(Ordering::Relaxed),
             };
         }

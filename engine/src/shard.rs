@@ -144,13 +144,14 @@ impl<R: Ring> Shard<R> {
     /// Begins to accept on `ring`.
     pub fn new(parts: Parts<R::Socket>, ring: R) -> Shard<R> {
         let Parts { index, plan, ledger, stats, peers, returns, phase, .. } = parts;
-        let Parts { lanes, sockets, neighbours, epoch, .. } = parts;
+        let Parts { lanes, sockets, mut neighbours, epoch, .. } = parts;
         let lifetimes: Vec<Lifetime> = plan.listeners.iter().map(lifetime).collect();
         let mut server = Server::new(ring, net_limits(&plan.engine.limits), sockets)
             .with_lifetimes(&lifetimes, index as u64);
         server.hold_fresh();
         let wake = server.wake();
         returns.attach(wake.clone());
+        neighbours.limit_connections(plan.engine.limits.connections_max);
         neighbours.open(wake.clone());
         let mut shard = Shard {
             index: index as u16,

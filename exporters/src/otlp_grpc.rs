@@ -2,8 +2,8 @@
 //!
 //! Never retries an answer: each call of `send` is one attempt. (A request that met a connection
 //! in the moment of its closing is sent once more over another, within the same attempt.) Starts
-//! one task per connection at the beginning. Always: an attempt ends within the connect and the
-//! request timeout, and one that is given up resets its stream.
+//! one task per connection at the beginning. Always: every wait of an attempt, for a connection, a
+//! stream, an answer, has its timeout, and an attempt that is given up resets its stream.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -134,7 +134,9 @@ impl Client {
                 Call::Judged(verdict) => return verdict,
                 Call::TurnedAway(_) if may_repeat && had_worked => {
                     may_repeat = false;
-                    slot.retire(&exchange);
+                    if !exchange.is_usable() {
+                        slot.retire(&exchange);
+                    }
                     yield_now().await;
                 }
                 Call::TurnedAway(why) => return of_grpc_reset(why),
@@ -161,8 +163,10 @@ impl Client {
                 Ok(()) => return Ok((slot, exchange)),
                 Err(why) => absence = why,
             }
-            // It is going away: what is in flight on it ends there, this goes over a new one.
-            slot.retire(&exchange);
+            if !exchange.is_usable() {
+                // What is in flight on it ends there, this goes over a new one.
+                slot.retire(&exchange);
+            }
             yield_now().await;
         }
         Err(absence)

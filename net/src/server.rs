@@ -331,13 +331,18 @@ impl<R: Ring> Server<R> {
         }
     }
 
-    /// Entries of connections that are gone, or that have an earlier one, would stay until due.
+    /// Entries of connections that are gone, or that have an earlier one, or the same once more,
+    /// would stay until due.
     fn forget_dead_timers(&mut self) {
         let connections = &mut self.connections;
-        self.timers.retain(|Reverse((at, index, generation))| {
+        let mut timers = std::mem::take(&mut self.timers).into_vec();
+        timers.sort_unstable();
+        timers.dedup();
+        timers.retain(|Reverse((at, index, generation))| {
             let key = Key { index: *index, generation: *generation };
             find(connections, key).is_some_and(|connection| connection.timer_at == *at)
         });
+        self.timers = BinaryHeap::from(timers);
     }
 
     fn accept_ended(&mut self, listener: u16, error: Option<io::Error>, now: Nanos) {

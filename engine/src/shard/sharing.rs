@@ -38,6 +38,8 @@ pub(super) struct Sharing {
     requests_given: u64,
     requests_taken: u64,
     requests_returned: u64,
+    /// Empty between turns.
+    staying: Vec<Request>,
 }
 
 impl Sharing {
@@ -95,27 +97,24 @@ impl<R: Ring> Shard<R> {
         let mut here: u64 = requests.iter().map(weight).sum();
         if is_hot(self.sharing.load) && !self.ingest.draining {
             let care = requests.iter().map(receive_weight).sum();
-            let mut place = 0;
-            while place < requests.len() {
-                let weight = weight(&requests[place]);
-                if !is_worth_the_way(weight, requests[place].body.len() as u64) {
-                    place += 1;
-                    continue;
-                }
-                let request = requests.swap_remove(place);
-                match self.neighbours.give(request, weight, here, care) {
+            // What stays keeps its order: parts of one call may be among it.
+            let mut staying = std::mem::take(&mut self.sharing.staying);
+            for request in requests.drain(..) {
+                let weight = weight(&request);
+                let kept = match is_worth_the_way(weight, request.body.len() as u64) {
+                    true => self.neighbours.give(request, weight, here, care),
+                    false => Some(request),
+                };
+                match kept {
+                    Some(request) => staying.push(request),
                     None => {
                         self.sharing.requests_given += 1;
                         here -= weight;
                     }
-                    Some(request) => {
-                        requests.push(request);
-                        let last = requests.len() - 1;
-                        requests.swap(place, last);
-                        place += 1;
-                    }
                 }
             }
+            requests.append(&mut staying);
+            self.sharing.staying = staying;
             self.neighbours.wake_others();
         }
         self.neighbours.show_work(here);

@@ -200,6 +200,9 @@ async fn serve(
         },
     )
     .await;
+    if exchange.has_left() {
+        return None;
+    }
     if ended.is_none() {
         // A peer that vanished lets no connection end. No request is under way for longer than one
         // timeout until it may be sent and one until it is answered.

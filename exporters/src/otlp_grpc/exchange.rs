@@ -40,8 +40,9 @@ const HEADERS_READ: [&str; 5] =
 pub(super) struct Exchange {
     client: RefCell<Client>,
     calls: RefCell<VecDeque<Waiting>>,
-    /// Those who wait until they may open a stream.
-    queued: RefCell<Vec<Waker>>,
+    /// Those who wait until they may open a stream, in the order in which they may.
+    queued: RefCell<VecDeque<Queued>>,
+    next_ticket: Cell<u64>,
     /// The task that moves the bytes.
     driver: RefCell<Option<Waker>>,
     /// What broke the connection below HTTP/2.
@@ -73,6 +74,7 @@ impl Exchange {
             client: RefCell::new(Client::new(settings, 0)),
             calls: RefCell::default(),
             queued: RefCell::default(),
+            next_ticket: Cell::new(0),
             driver: RefCell::default(),
             lost: RefCell::default(),
             answered: Cell::new(false),
@@ -81,18 +83,17 @@ impl Exchange {
         })
     }
 
-    /// Waits until a call may begin; the error says why none will.
+    /// Waits until a call may begin, behind those who wait already; the error says why none will.
     pub(super) async fn ready(&self) -> Result<(), Absence> {
+        let place = Place::behind_all(self);
         poll_fn(|cx| {
-            let client = self.client.borrow();
-            if client.can_open() {
-                return Poll::Ready(Ok(()));
-            }
-            if !client.is_usable() {
-                drop(client);
+            if !self.is_usable() {
                 return Poll::Ready(Err(self.absence()));
             }
-            self.queued.borrow_mut().push(cx.waker().clone());
+            if place.is_first() && self.client.borrow().can_open() {
+                return Poll::Ready(Ok(()));
+            }
+            place.listen(cx.waker());
             Poll::Pending
         })
         .await
@@ -116,6 +117,11 @@ impl Exchange {
         self.client.borrow_mut().leave();
         self.wake_driver();
         self.wake_queued();
+    }
+
+    /// Whether it has ended because we left it.
+    pub(super) fn has_left(&self) -> bool {
+        matches!(self.client.borrow().end(), Some(End::Left))
     }
 
     pub(super) fn has_answered(&self) -> bool {
@@ -243,9 +249,12 @@ impl Exchange {
                 waker.wake();
             }
         }
-        if client.can_open() || !client.is_usable() {
-            drop(client);
+        let (may_open, is_usable) = (client.can_open(), client.is_usable());
+        drop(client);
+        if !is_usable {
             self.wake_queued();
+        } else if may_open {
+            self.wake_first();
         }
     }
 
@@ -283,13 +292,64 @@ impl Exchange {
     }
 
     fn wake_queued(&self) {
-        for waker in self.queued.take() {
+        for queued in self.queued.borrow_mut().iter_mut() {
+            if let Some(waker) = queued.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn wake_first(&self) {
+        if let Some(waker) = self.queued.borrow_mut().front_mut().and_then(|q| q.waker.take()) {
             waker.wake();
         }
     }
 
     fn now(&self) -> Nanos {
         nanos(self.began.elapsed())
+    }
+}
+
+/// Who waits for a stream.
+struct Queued {
+    ticket: u64,
+    waker: Option<Waker>,
+}
+
+/// A place among those who wait for a stream; given up when dropped, and the next is woken.
+struct Place<'a> {
+    exchange: &'a Exchange,
+    ticket: u64,
+}
+
+impl<'a> Place<'a> {
+    fn behind_all(exchange: &'a Exchange) -> Place<'a> {
+        let ticket = exchange.next_ticket.get();
+        exchange.next_ticket.set(ticket + 1);
+        exchange.queued.borrow_mut().push_back(Queued { ticket, waker: None });
+        Place { exchange, ticket }
+    }
+
+    fn is_first(&self) -> bool {
+        self.exchange.queued.borrow().front().is_some_and(|first| first.ticket == self.ticket)
+    }
+
+    fn listen(&self, waker: &Waker) {
+        let mut queued = self.exchange.queued.borrow_mut();
+        if let Ok(place) = queued.binary_search_by_key(&self.ticket, |queued| queued.ticket) {
+            queued[place].waker = Some(waker.clone());
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut queued = self.exchange.queued.borrow_mut();
+        if let Ok(place) = queued.binary_search_by_key(&self.ticket, |queued| queued.ticket) {
+            queued.remove(place);
+        }
+        drop(queued);
+        self.exchange.wake_first();
     }
 }
 
@@ -329,7 +389,7 @@ impl Drop for Call {
         drop(calls);
         self.exchange.client.borrow_mut().cancel(self.stream);
         self.exchange.wake_driver();
-        self.exchange.wake_queued();
+        self.exchange.wake_first();
     }
 }
 

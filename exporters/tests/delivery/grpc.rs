@@ -401,6 +401,29 @@ fn requests_that_the_peer_has_no_stream_for_wait_for_one() {
 }
 
 #[test]
+fn streams_are_given_out_in_turn_so_that_nobody_waits_for_long() {
+    let server = Server::builder().max_concurrent_streams(2);
+    let late = |_: usize, _: &[String]| Answer::Late(Duration::from_millis(5));
+    let peer = GrpcPeer::start_with("127.0.0.1:0".parse().unwrap(), server, late);
+    let cable = Cable::to(peer.address);
+    let timeout = Duration::from_millis(700);
+    let settings = OtlpGrpc { connections: 1, timeout, ..grpc_to(cable.address) };
+    let mut destination = destination(Kind::OtlpGrpc(settings));
+    destination.queue = Queue { consumers: 8, batches_max: 1000 };
+    let rig = Rig::new(vec![destination]);
+    rig.offer(0, batch(0, &["first"]));
+    assert_eq!(rig.ends(1)[&(0, 0)], delivered());
+    // Two at a time, they take longer than the timeout; each of them waits for a moment.
+    for seq in 1..500 {
+        rig.offer(0, batch(seq, &["one"]));
+    }
+    assert!(rig.ends(499).values().all(|outcome| *outcome == delivered()));
+    let stats = rig.finish().remove(0);
+    assert_eq!(stats.failed_attempts.iter().sum::<u64>(), 0, "{stats:?}");
+    assert_eq!((cable.connections(), peer.count()), (1, 500));
+}
+
+#[test]
 fn a_batch_of_many_mebibytes_passes_every_window() {
     let peer = GrpcPeer::start(|_, _| Answer::Ok);
     let rig = rig(grpc_to(peer.address));

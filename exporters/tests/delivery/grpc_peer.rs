@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -26,6 +27,8 @@ pub(crate) enum Answer {
         message: String,
     },
     Fail(Status),
+    /// OK, after a while.
+    Late(Duration),
     /// Never answers.
     Hang,
     /// Answers OK once as many requests as the barrier asks for are in flight.
@@ -132,6 +135,10 @@ impl TraceService for Service {
                 Some(ExportTracePartialSuccess { rejected_spans: rejected, error_message: message })
             }
             Answer::Fail(status) => return Err(status),
+            Answer::Late(after) => {
+                tokio::time::sleep(after).await;
+                None
+            }
             Answer::Hang => std::future::pending().await,
             Answer::Meet(barrier) => {
                 barrier.wait().await;

@@ -119,8 +119,10 @@ pub enum Why {
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The peer closed it, or we left.
+    /// The peer closed it.
     Closed,
+    /// We left, and every stream has ended.
+    Left,
     /// The peer said that it goes, and every stream has ended.
     GoneAway(Code),
     /// What came is no HTTP/2, or not as it must be.
@@ -342,7 +344,7 @@ impl Client {
             self.finish(End::GoneAway(code));
         } else if self.leaves {
             frame::put_goaway(&mut self.control, 0, Code::NO_ERROR, "");
-            self.finish(End::Closed);
+            self.finish(End::Left);
         }
     }
 
@@ -383,6 +385,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             End::Closed => f.write_str("the destination closed the connection"),
+            End::Left => f.write_str("the connection was given up"),
             End::GoneAway(code) => write!(f, "the destination went away ({code})"),
             End::Broken(code, reason) => write!(f, "{reason} ({code})"),
             End::Silent => f.write_str("a keepalive ping stayed unanswered"),

@@ -244,14 +244,14 @@ impl Http2 {
         let Recv::Body(receiving) = std::mem::replace(&mut stream.recv, Recv::Ended) else {
             return;
         };
-        let Receiving { head, tag, body, reserved, .. } = *receiving;
+        let (head, tag, body, reserved) = receiving.into_body();
         self.in_flight += 1;
         turn.requests.push(Request {
             id: RequestId { key: turn.key, stream: id },
             part: Part::Whole,
             head,
             tag,
-            body: if body.is_empty() { whole } else { body.freeze() },
+            body: if body.is_empty() { whole } else { body },
             reserved,
         });
     }

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 
 use super::messages::Messages;
 use crate::fields::Fields;
@@ -20,6 +22,7 @@ const EAGER_BYTES_MIN: usize = 2 << 10;
 const EAGER_GROWTH: usize = 8;
 /// Where the length of a gRPC message ends.
 const GRPC_PREFIX_BYTES: usize = crate::grpc::PREFIX_BYTES;
+const GRPC: &[u8] = b"application/grpc";
 /// With room for more streams than this and none open, the room is given back.
 const SPARE_STREAMS_MAX: usize = 32;
 const ENDED_REMEMBERED: usize = 8;
@@ -161,6 +164,14 @@ impl Receiving {
         Ok(Bytes::copy_from_slice(piece))
     }
 
+    /// The body, in a buffer that is not much longer than it.
+    pub(super) fn into_body(self) -> (Head, u32, Bytes, usize) {
+        let Receiving { head, tag, body, reserved, .. } = self;
+        let is_loose = body.capacity() > body.len() + body.len() / 4;
+        let body = if is_loose { Bytes::copy_from_slice(&body) } else { body.freeze() };
+        (head, tag, body, reserved)
+    }
+
     fn is_within_bounds(&self, bytes: usize) -> Result<(), Refusal> {
         match bytes > self.bytes_max {
             true => Err(Refusal::TooLarge { bytes_max: self.bytes_max }),
@@ -179,7 +190,9 @@ impl Receiving {
     /// Makes room for `bytes`, and for some of what is still to come, but not beyond the body's
     /// end: nobody gets memory for a promise alone, and the door is charged for all of it.
     fn grow(&mut self, bytes: usize, piece: &[u8], turn: &mut Turn<'_>) -> Result<(), Refusal> {
-        let expected = self.expected(piece).map(|expected| expected.min(self.bytes_max));
+        // One that is passed already was wrong, and says nothing of what is to come.
+        let expected = self.expected(piece).filter(|expected| *expected >= bytes);
+        let expected = expected.map(|expected| expected.min(self.bytes_max));
         let room = match expected {
             Some(expected) if bytes >= EAGER_BYTES_MIN => expected.min(EAGER_GROWTH * bytes),
             Some(expected) => expected.min(GROWTH_BYTES_MIN),
@@ -197,6 +210,10 @@ impl Receiving {
     fn expected(&self, piece: &[u8]) -> Option<usize> {
         if let Some(length) = self.head.content_length {
             return usize::try_from(length).ok();
+        }
+        let content_type = self.head.headers.get(&CONTENT_TYPE).map(HeaderValue::as_bytes);
+        if !content_type.is_some_and(|value| value.starts_with(GRPC)) {
+            return None;
         }
         let beginning = if self.body.is_empty() { piece } else { &self.body };
         let prefix = beginning.get(1..GRPC_PREFIX_BYTES)?;

@@ -271,7 +271,7 @@ fn whoever_leaves_waits_for_what_is_under_way() {
     client.leave();
     assert!(client.end().is_none() && !client.can_open());
     client.handle_input(&answered(1), 0);
-    assert_eq!(client.end(), Some(End::Closed));
+    assert_eq!(client.end(), Some(End::Left));
     assert_eq!(frames::goaway_code(&drain(&mut client)), Some(0));
 }
 
@@ -314,6 +314,8 @@ fn a_peer_is_asked_whether_it_is_there_and_must_answer() {
         client.handle_timeout(asked + 110);
         client.handle_input(&frame(PING, ACK, 0, b"another?"), asked + 111);
         client.handle_timeout(asked + 130);
+        assert_eq!(client.end(), None, "what came was no answer, but it came");
+        client.handle_timeout(asked + 131);
         assert_eq!(client.end(), Some(End::Silent));
         let ended = events(&mut client);
         assert_eq!(ended[0].outcome.as_ref().unwrap_err(), &failure(Why::Ended));

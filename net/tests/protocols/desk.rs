@@ -35,6 +35,8 @@ pub(crate) struct Books {
     /// Requests are streamed.
     pub(crate) streams: bool,
     pub(crate) reserved: usize,
+    /// How often something was.
+    pub(crate) reservations: usize,
     pub(crate) abandoned: usize,
     pub(crate) troubles: Vec<Trouble>,
 }
@@ -86,6 +88,7 @@ impl Door for Books {
 
     fn reserve(&mut self, bytes: usize) -> bool {
         self.reserved += bytes;
+        self.reservations += 1;
         true
     }
 

@@ -57,7 +57,7 @@ fn the_room_that_a_body_gets_is_reserved_and_in_proportion_to_what_has_come() {
     for (came, room) in [(5, 4096), (1_000, 4096), (3_000, 24_000), (8_000, 40_005)] {
         let mut desk = Desk::new();
         let mut core = open(&mut desk);
-        core.handle_input(&frame(HEADERS, END_HEADERS, 1, REQUEST), &mut desk.turn());
+        core.handle_input(&frame(HEADERS, END_HEADERS, 1, &grpc_request()), &mut desk.turn());
         core.handle_input(&frame(DATA, 0, 1, &body[..came]), &mut desk.turn());
         assert_eq!(desk.reserved, room, "after {came} bytes");
         for (nth, piece) in body[came..].chunks(10_000).enumerate() {
@@ -69,6 +69,26 @@ fn the_room_that_a_body_gets_is_reserved_and_in_proportion_to_what_has_come() {
         assert_eq!((&request.body[..], request.reserved), (&body[..], desk.reserved));
         assert!(desk.reserved >= body.len());
     }
+}
+
+#[test]
+fn a_body_that_is_longer_than_its_prefix_says_does_not_grow_byte_by_byte() {
+    let mut desk = Desk::new();
+    let mut core = open(&mut desk);
+    core.handle_input(&frame(HEADERS, END_HEADERS, 1, &grpc_request()), &mut desk.turn());
+    core.handle_input(&frame(DATA, 0, 1, &[0, 0, 0, 0, 1]), &mut desk.turn());
+    let piece = frame(DATA, 0, 1, &[7; 64]);
+    for _ in 0..8_000 {
+        core.handle_input(&piece, &mut desk.turn());
+        core.take_output();
+    }
+    assert!(desk.reserved >= 512_000, "the body is kept");
+    assert!(desk.reservations < 40, "{} times for 500 KB", desk.reservations);
+}
+
+/// The head of a call.
+fn grpc_request() -> Vec<u8> {
+    [REQUEST, b"\x0f\x10\x10application/grpc"].concat()
 }
 
 #[test]

@@ -43,6 +43,7 @@ impl Client {
         if self.end.is_some() {
             return;
         }
+        self.put_ping_off(now);
         if let Err(Fault::Connection(code, reason)) = self.receive(input, now) {
             self.fail(code, reason);
         }
@@ -52,6 +53,17 @@ impl Client {
             frame::put_window_update(&mut self.control, 0, increment);
         }
         self.settle();
+    }
+
+    /// A peer from which something comes is there.
+    fn put_ping_off(&mut self, now: Nanos) {
+        if let Some(keepalive) = self.settings.keepalive {
+            self.ping = match self.ping {
+                Ping::Never => Ping::Never,
+                Ping::Due(_) => Ping::Due(now + keepalive.every),
+                Ping::Sent(_) => Ping::Sent(now + keepalive.timeout),
+            };
+        }
     }
 
     /// Takes all of `input`. An error is the connection's.
@@ -151,7 +163,7 @@ impl Client {
         }
         let (id, ends) = (head.stream, head.has(flag::END_STREAM));
         let is_crumb = data.len() < DATA_BYTES_USUAL;
-        if is_crumb && (!ends || self.streams.live(id).is_none()) {
+        if self.streams.live(id).is_none() || (is_crumb && !ends) {
             self.strain(now)?;
         }
         let bytes_max = self.settings.answer_bytes_max;

@@ -89,6 +89,9 @@ impl Client {
     }
 }
 
+/// No frame is longer, whatever the peer takes: others wait behind it, and it can't be called back.
+const DATA_BYTES_MAX: usize = 64 << 10;
+
 /// Sends of one message what there is room for; in how many frames.
 fn send_message(
     stream: &mut Stream,
@@ -99,7 +102,7 @@ fn send_message(
     let mut frames = 0;
     while !stream.message.is_empty() && output.len() < bytes_max {
         let room = peer.window.min(peer.stream_window + stream.credit);
-        let room = room.clamp(0, peer.frame_bytes_max as i64) as usize;
+        let room = room.clamp(0, peer.frame_bytes_max.min(DATA_BYTES_MAX) as i64) as usize;
         let length = room.min(stream.message.len());
         if length == 0 {
             return frames;
