@@ -166,6 +166,7 @@ const LIMITS: Limits = Limits {
     header_bytes_max: 16 << 10,
     connections_max: 1,
     connection_requests_max: 256,
+    connection_window_bytes: 4 << 20,
     header_timeout: u64::MAX / 4,
     body_timeout: u64::MAX / 4,
     idle_timeout: 0,

@@ -146,7 +146,7 @@ impl<R: Ring> Shard<R> {
         let Parts { index, plan, ledger, stats, peers, returns, phase, .. } = parts;
         let Parts { lanes, sockets, mut neighbours, epoch, .. } = parts;
         let lifetimes: Vec<Lifetime> = plan.listeners.iter().map(lifetime).collect();
-        let mut server = Server::new(ring, net_limits(&plan.engine.limits), sockets)
+        let mut server = Server::new(ring, net_limits(&plan.engine), sockets)
             .with_lifetimes(&lifetimes, index as u64);
         server.hold_fresh();
         let wake = server.wake();
@@ -463,15 +463,40 @@ fn lifetime(listener: &plan::Listener) -> Lifetime {
     }
 }
 
-fn net_limits(limits: &plan::Limits) -> Limits {
+/// Of all that a core may hold, one connection may have so much on its way.
+const WINDOW_SHARE: usize = 32;
+const WINDOW_BYTES_MIN: usize = 1 << 20;
+const WINDOW_BYTES_MAX: usize = 16 << 20;
+
+fn net_limits(engine: &plan::Engine) -> Limits {
+    let limits = &engine.limits;
+    let window_bytes = engine.memory_budget_bytes / WINDOW_SHARE;
+    let window_bytes = window_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
     let nanos = |duration: Duration| duration.as_nanos() as Nanos;
     Limits {
         header_bytes_max: limits.header_bytes_max,
         connections_max: limits.connections_max,
         connection_requests_max: limits.connection_requests_max,
+        connection_window_bytes: window_bytes as u32,
         header_timeout: nanos(limits.header_timeout),
         body_timeout: nanos(limits.body_timeout),
         idle_timeout: nanos(limits.idle_timeout),
         write_timeout: nanos(limits.write_timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn what_a_connection_may_send_ahead_follows_the_memory_budget_within_bounds() {
+        let mut engine =
+            config::load(&[config::embedded()], &[]).expect("it is proper").plan.engine;
+        for (budget, window) in [(1 << 24, 1 << 20), (128 << 20, 4 << 20), (64 << 30, 16 << 20)] {
+            engine.memory_budget_bytes = budget;
+            assert_eq!(net_limits(&engine).connection_window_bytes, window);
+        }
     }
 }

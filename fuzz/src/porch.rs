@@ -76,6 +76,7 @@ impl Porch {
             header_bytes_max: HEADER_BYTES_MAX,
             connections_max: 10,
             connection_requests_max: streams_max,
+            connection_window_bytes: 4 << 20,
             header_timeout: 1_000,
             body_timeout: 3_000,
             idle_timeout: 60_000,

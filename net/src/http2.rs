@@ -37,9 +37,8 @@ use self::receive::{DataFrame, HeaderBlock};
 use self::stream::{Past, Recv, Send, Streams, Window};
 use crate::request::{Answer, Core, Limits, Nanos, Protocol, Refusal, Standing, Trouble, Turn};
 
-/// Per stream: a usual export request comes without waiting for a window update.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// The window of a connection is so many times a stream's.
+const STREAMS_IN_WINDOW: u32 = 4;
 /// With this much unsent nothing more is read: the peer does not read its answers.
 const OUTPUT_BYTES_MAX: usize = 256 << 10;
 /// A refused body up to this long is thrown away; then its stream is reset.
@@ -147,11 +146,12 @@ impl Http2 {
         let mut output = Vec::with_capacity(64);
         let settings = [
             (setting::MAX_CONCURRENT_STREAMS, clamped(limits.connection_requests_max)),
-            (setting::INITIAL_WINDOW_SIZE, STREAM_WINDOW_BYTES),
+            (setting::INITIAL_WINDOW_SIZE, stream_window_bytes(limits)),
             (setting::MAX_HEADER_LIST_SIZE, clamped(limits.header_bytes_max)),
         ];
         frame::put_settings(&mut output, &settings);
-        let increment = CONNECTION_WINDOW_BYTES - WINDOW_INITIAL as u32;
+        let window_bytes = limits.connection_window_bytes.max(WINDOW_INITIAL as u32 + 1);
+        let increment = window_bytes - WINDOW_INITIAL as u32;
         frame::put_window_update(&mut output, 0, increment);
         Http2 {
             phase: Phase::Preface,
@@ -162,7 +162,7 @@ impl Http2 {
             decoder: Decoder::new(),
             streams: Streams::default(),
             last_stream: 0,
-            window: Window::new(CONNECTION_WINDOW_BYTES),
+            window: Window::new(window_bytes),
             peer: Peer {
                 frame_bytes_max: frame::FRAME_BYTES_MAX,
                 stream_window: WINDOW_INITIAL,
@@ -470,6 +470,11 @@ fn too_much(trouble: Trouble) -> Fault {
         _ => "too many frames that say nothing about a request",
     };
     Fault::Connection(Code::ENHANCE_YOUR_CALM, reason, trouble)
+}
+
+/// What a peer may send ahead on one stream: a usual export request comes without waiting.
+fn stream_window_bytes(limits: &Limits) -> u32 {
+    limits.connection_window_bytes / STREAMS_IN_WINDOW
 }
 
 fn clamped(value: usize) -> u32 {

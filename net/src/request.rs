@@ -201,6 +201,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// HTTP/2 streams at once on one connection.
     pub connection_requests_max: usize,
+    /// What an HTTP/2 peer may send ahead on all streams of one connection; on one, a quarter.
+    pub connection_window_bytes: u32,
     pub header_timeout: Nanos,
     pub body_timeout: Nanos,
     /// 0: never.

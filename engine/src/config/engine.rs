@@ -149,7 +149,8 @@ pub(crate) const MEMORY: Table = Table {
         "128MiB",
         "Request bytes held per receiver core, from \
         the first byte of a body until its batch has ended at the last destination. Full: \
-        clients are asked to come back.",
+        clients are asked to come back. A 32nd of it, 1 to 16 MiB, is what one HTTP/2 \
+        connection may send ahead.",
     )],
 };
 

@@ -9,13 +9,10 @@ use super::head::{self, Block, HeadBuilder};
 use super::messages::Messages;
 use super::receive::BlockHead;
 use super::stream::{Discarding, Past, Receiving, Recv, Send, Stream, Window};
-use super::{DISCARD_BYTES_MAX, Fault, Going, Http2, STREAM_WINDOW_BYTES};
+use super::{DISCARD_BYTES_MAX, Fault, Going, Http2, stream_window_bytes};
 use crate::request::{
     Admitted, Answer, Head, Part, Protocol, Refusal, Request, RequestId, Trouble, Turn,
 };
-
-/// Of a new stream.
-const WINDOW: Window = Window::new(STREAM_WINDOW_BYTES);
 
 impl Http2 {
     /// A whole header block: a request's head, or the trailers behind its body.
@@ -87,13 +84,15 @@ impl Http2 {
                 let reason = "the header is longer than it may be";
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 let answer = turn.door.malformed(status, reason);
-                stream.recv = if block.ends { Recv::Ended } else { discarding(None, WINDOW, turn) };
+                stream.recv =
+                    if block.ends { Recv::Ended } else { discarding(None, window(turn), turn) };
                 self.refuse(stream, answer, turn);
             }
             Block::Connect => {
                 let reason = "this is no proxy: CONNECT is not served";
                 let answer = turn.door.malformed(StatusCode::NOT_IMPLEMENTED, reason);
-                stream.recv = if block.ends { Recv::Ended } else { discarding(None, WINDOW, turn) };
+                stream.recv =
+                    if block.ends { Recv::Ended } else { discarding(None, window(turn), turn) };
                 self.refuse(stream, answer, turn);
             }
         }
@@ -112,16 +111,16 @@ impl Http2 {
         });
         let Admitted { body_bytes_max: bytes_max, tag, reserved, .. } = match admitted {
             Ok(admitted) if admitted.streamed => {
-                let messages = Messages::new(head, admitted, WINDOW, turn.now);
+                let messages = Messages::new(head, admitted, window(turn), turn.now);
                 return self.open_messages(stream, messages, turn);
             }
             Ok(admitted) => admitted,
             Err(answer) => {
-                stream.recv = discarding(head.content_length, WINDOW, turn);
+                stream.recv = discarding(head.content_length, window(turn), turn);
                 return self.refuse(stream, answer, turn);
             }
         };
-        let (window, body, since) = (WINDOW, BytesMut::new(), turn.now);
+        let (window, body, since) = (window(turn), BytesMut::new(), turn.now);
         let receiving = Receiving { head, tag, bytes_max, body, reserved, window, since };
         stream.recv = Recv::Body(Box::new(receiving));
         self.streams.add(stream);
@@ -130,7 +129,7 @@ impl Http2 {
     fn hand_out_bodiless(&mut self, stream: Stream, mut head: Head, turn: &mut Turn<'_>) {
         match turn.door.admit(&mut head) {
             Ok(admitted) if admitted.streamed => {
-                let messages = Messages::new(head, admitted, WINDOW, turn.now);
+                let messages = Messages::new(head, admitted, window(turn), turn.now);
                 self.open_messages(stream, messages.without_any(), turn);
             }
             Ok(Admitted { tag, reserved, .. }) => {
@@ -365,6 +364,11 @@ impl Http2 {
         let place = self.streams.find(id)?;
         Some(self.streams.at(place)).filter(|stream| !stream.orphaned)
     }
+}
+
+/// Of a new stream.
+fn window(turn: &Turn<'_>) -> Window {
+    Window::new(stream_window_bytes(turn.limits))
 }
 
 /// `length`: of the whole body, if its head said so.

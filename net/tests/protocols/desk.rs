@@ -12,6 +12,7 @@ pub(crate) const LIMITS: Limits = Limits {
     header_bytes_max: 4096,
     connections_max: 10,
     connection_requests_max: 32,
+    connection_window_bytes: 4 << 20,
     header_timeout: 1_000,
     body_timeout: 3_000,
     idle_timeout: 60_000,

@@ -75,6 +75,7 @@ impl Day {
             header_bytes_max: 4096,
             connections_max: if dice.of_1000(100) { 3 } else { 1_000 },
             connection_requests_max: 16,
+            connection_window_bytes: 4 << 20,
             header_timeout: HEADER_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
