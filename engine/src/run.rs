@@ -107,8 +107,22 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
     }
     tokio::select! {
         code = engine.stop() => Ok(if broken { ExitCode::FAILURE } else { code }),
-        _ = terminate.recv() => Ok(ended_at_once()),
-        _ = interrupt.recv() => Ok(ended_at_once()),
+        () = second(&mut terminate, &mut interrupt) => Ok(ended_at_once()),
+    }
+}
+
+/// Waits for a signal that is no echo of the first: `timeout` and shells signal a process and then
+/// its whole group.
+async fn second(terminate: &mut Signal, interrupt: &mut Signal) {
+    let first_at = Instant::now();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if first_at.elapsed() >= ECHO {
+            return;
+        }
     }
 }
 
@@ -122,6 +136,9 @@ fn prepare_process() {
     let wanted = Rlimit { current: files.maximum, maximum: files.maximum };
     let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
 }
+
+/// A signal this soon after the first is the same one.
+const ECHO: Duration = Duration::from_millis(500);
 
 fn ended_at_once() -> ExitCode {
     tracing::error!("A second signal: ended at once. What was in flight is lost");
