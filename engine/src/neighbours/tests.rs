@@ -286,3 +286,18 @@ fn a_hot_core_whose_requests_come_one_by_one_gives_them_to_an_idle_neighbour_and
         assert_eq!(given, expected, "to a neighbour of load {load}");
     }
 }
+
+#[test]
+fn a_core_that_is_full_is_given_no_connection_however_idle_it_is() {
+    for connections_max in [2, 1_000] {
+        let mut all = Neighbours::<u32>::all(2);
+        for core in &mut all {
+            core.limit_connections(connections_max);
+            core.open(Arc::new(Wake::new().expect("an eventfd")));
+        }
+        all[0].show_load(900, 900);
+        let given = (0..6).filter(|socket| all[0].place(0, *socket).is_none()).count();
+        let is_full = given == 2;
+        assert_eq!(is_full, connections_max == 2, "{given} given, of {connections_max} at most");
+    }
+}
