@@ -101,11 +101,7 @@ impl Batcher {
         let open = self.room_for(signal, counts.items, bytes, now, sealed);
         open.add(share, ticket);
         match is_unbatched {
-            true => {
-                let mut chain = Chain::new(signal);
-                chain.push(checked);
-                open.gatherer.append(chain);
-            }
+            true => open.gatherer.push_uncopied(checked),
             false => open.gatherer.push(checked),
         }
         self.seal_if_full(sealed);

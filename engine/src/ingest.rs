@@ -498,7 +498,8 @@ impl Door for Ingest {
 /// Takes out of the head what no answer and no batch will need, and says what the rest, with the
 /// state that a protocol keeps for an open request, is charged at the budget.
 fn keep_what_is_needed(head: &mut Head) -> usize {
-    head.headers.keep(&[CONTENT_TYPE, GRPC_TIMEOUT]);
+    static NEEDED: [HeaderName; 2] = [CONTENT_TYPE, GRPC_TIMEOUT];
+    head.headers.keep(&NEEDED);
     head.path = Arc::default();
     OPEN_REQUEST_BYTES + head.headers.iter().map(|(_, value)| value.len()).sum::<usize>()
 }

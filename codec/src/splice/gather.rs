@@ -42,8 +42,7 @@ impl Gatherer {
     pub fn push(&mut self, checked: Checked) {
         let bytes = checked.bytes();
         if bytes.len() > COPIED_BYTES_MAX || bytes.is_empty() {
-            self.end_piece();
-            return self.chain.push(checked);
+            return self.push_uncopied(checked);
         }
         self.chain.grow(checked.signal(), checked.counts(), bytes.len() as u64);
         if self.piece.len() + bytes.len() > PIECE_BYTES_MAX {
@@ -54,6 +53,15 @@ impl Gatherer {
             self.piece.reserve(room.max(self.piece.len() + bytes.len()) - self.piece.len());
         }
         self.piece.extend_from_slice(bytes);
+    }
+
+    /// As [`Gatherer::push`], and the request stays where it is: for one that is alone.
+    ///
+    /// # Panics
+    /// As [`Chain::push`].
+    pub fn push_uncopied(&mut self, checked: Checked) {
+        self.end_piece();
+        self.chain.push(checked);
     }
 
     /// Adds all of a chain behind this one, nothing of it copied.

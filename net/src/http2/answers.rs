@@ -7,13 +7,14 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::frame::{self, Code, FrameHead, HEAD_BYTES, WINDOW_MAX, flag, kind};
+use super::hpack::write::{put_integer, put_text};
 use super::stream::{Past, Recv, Send, Stream, Unsent};
 use super::{Fault, Http2};
 use crate::fields::Fields;
 use crate::request::{Answer, Nanos, Trouble, Turn};
 
-/// A literal that no table keeps, whose name has an index; so has `:status`.
-const INDEXED_NAME_MAX: usize = 15;
+/// Bits for the index of a name, in a literal that no table keeps; `:status` has one, too.
+const NAME_PREFIX: u32 = 4;
 const STATUS_NAME: usize = 8;
 /// The encoder's table is of size 0 from here on.
 const TABLE_SIZE_0: u8 = 0x20;
@@ -223,7 +224,7 @@ fn put_status(out: &mut Vec<u8>, status: StatusCode) {
         404 => 13,
         500 => 14,
         _ => {
-            put_integer(out, INDEXED_NAME_MAX, STATUS_NAME);
+            put_integer(out, 0, NAME_PREFIX, STATUS_NAME);
             return put_text(out, status.as_str().as_bytes());
         }
     };
@@ -232,7 +233,7 @@ fn put_status(out: &mut Vec<u8>, status: StatusCode) {
 
 fn put_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     match static_name(name) {
-        Some(index) => put_integer(out, INDEXED_NAME_MAX, index),
+        Some(index) => put_integer(out, 0, NAME_PREFIX, index),
         None => {
             out.push(0);
             put_text(out, name.as_str().as_bytes());
@@ -246,23 +247,4 @@ fn static_name(name: &HeaderName) -> Option<usize> {
     const NAMES: [(HeaderName, usize); 5] =
         [(CONTENT_TYPE, 31), (CONTENT_LENGTH, 28), (RETRY_AFTER, 53), (DATE, 33), (ALLOW, 22)];
     NAMES.iter().find(|(known, _)| known == name).map(|(_, index)| *index)
-}
-
-fn put_text(out: &mut Vec<u8>, text: &[u8]) {
-    put_integer(out, 127, text.len());
-    out.extend_from_slice(text);
-}
-
-/// An integer of HPACK: `full` is the most that its first byte can say.
-fn put_integer(out: &mut Vec<u8>, full: usize, value: usize) {
-    if value < full {
-        return out.push(value as u8);
-    }
-    out.push(full as u8);
-    let mut rest = value - full;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
 }

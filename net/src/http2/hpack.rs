@@ -10,6 +10,7 @@
 
 pub(super) mod field;
 mod huffman;
+pub(super) mod write;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

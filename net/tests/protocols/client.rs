@@ -11,7 +11,7 @@ use forebay_net::http2::client::{
     Answer, Client, Code, End, Event, Failure, Keepalive, Output, Settings, Why,
 };
 use forebay_net::request::{self, Core};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use crate::caller::{self, SETTINGS, answered, drain, events, head, open, settings};
 use crate::desk::{self, Desk, LIMITS};
@@ -52,7 +52,7 @@ fn our_own_server_hears_what_our_client_says_and_the_other_way_round() {
                 let (nth, message) = &open[&request.id.stream];
                 assert_eq!(&*request.head.path, caller::uri(*nth).path(), "seed {seed}");
                 // The authority is not handed out, nor is it a header.
-                assert_eq!(map(&request.head.headers), caller::headers(*nth), "seed {seed}");
+                assert_eq!(desk::map(&request.head.headers), caller::headers(*nth), "seed {seed}");
                 assert!(request.body == message, "seed {seed}");
                 let trailer = (HeaderName::from_static("grpc-status"), number(message.len()));
                 let body = Bytes::from(message.clone());
@@ -128,7 +128,7 @@ fn a_peer_that_makes_its_table_smaller_reads_every_head_all_the_same() {
                 (request.id.stream, &request.head.path[..]),
                 (stream, caller::uri(nth).path())
             );
-            assert_eq!(map(&request.head.headers), caller::headers(nth), "seed {seed}");
+            assert_eq!(desk::map(&request.head.headers), caller::headers(nth), "seed {seed}");
         }
     }
 }
@@ -329,12 +329,4 @@ fn resets_say_their_code() {
     client.handle_input(&frame(RST_STREAM, 0, 1, &7_u32.to_be_bytes()), 0);
     let ended = events(&mut client);
     assert_eq!(ended[0].outcome.as_ref().unwrap_err(), &failure(Why::Reset(Code::REFUSED_STREAM)));
-}
-
-fn map(fields: &Fields) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in fields.clone() {
-        map.append(name, value);
-    }
-    map
 }

@@ -6,7 +6,7 @@ use forebay_net::request::{
     Admitted, Answer, Door, Head, Limits, Nanos, Protocol, Refusal, Request, Trouble, Turn,
 };
 use forebay_net::ring::Key;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 pub(crate) const LIMITS: Limits = Limits {
     header_bytes_max: 4096,
@@ -126,6 +126,15 @@ pub(crate) fn ok() -> Answer {
 
 pub(crate) fn answer(status: StatusCode) -> Answer {
     Answer { status, headers: Fields::new(), body: Bytes::new(), trailers: Fields::new() }
+}
+
+/// Fields in whatever order they came.
+pub(crate) fn map(fields: &Fields) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields.clone() {
+        map.append(name, value);
+    }
+    map
 }
 
 /// xorshift64 from a seed.

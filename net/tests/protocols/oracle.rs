@@ -241,7 +241,8 @@ impl World {
         for request in std::mem::take(&mut self.desk.requests) {
             self.desk.reserved -= request.reserved;
             let head = request.head;
-            let (method, path, headers) = (head.method, head.path.to_string(), map(&head.headers));
+            let (method, path, headers) =
+                (head.method, head.path.to_string(), desk::map(&head.headers));
             let body = request.body.to_vec();
             let told = Told { method, path, headers, body };
             let before = self.handed_out.insert(request.id.stream, told);
@@ -309,24 +310,16 @@ impl World {
             let answer = &self.answers[id];
             assert!(call.ended, "{name}: stream {id} ends");
             assert_eq!(call.status, Some(answer.status), "{name}: stream {id}");
-            assert_eq!(call.headers, map(&answer.headers), "{name}: stream {id}");
+            assert_eq!(call.headers, desk::map(&answer.headers), "{name}: stream {id}");
             assert!(call.body == answer.body, "{name}: the body of stream {id}");
             let trailers = call.came_trailers.clone().unwrap_or_default();
-            assert_eq!(trailers, map(&answer.trailers), "{name}: stream {id}");
+            assert_eq!(trailers, desk::map(&answer.trailers), "{name}: stream {id}");
         }
         assert_eq!(self.desk.reserved, 0, "{name}");
         assert_eq!(self.core.in_flight(), 0, "{name}");
         assert!(self.desk.troubles.is_empty(), "{name}: {:?}", self.desk.troubles);
         assert_eq!(self.core.standing(), Standing::Open, "{name}");
     }
-}
-
-fn map(fields: &Fields) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in fields.clone() {
-        map.append(name, value);
-    }
-    map
 }
 
 /// What the `h2` crate's server makes of the same bytes.

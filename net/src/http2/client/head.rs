@@ -10,6 +10,7 @@ use std::rc::Rc;
 use http::{HeaderMap, Uri};
 
 use crate::http2::hpack::field::{STATIC_ENTRIES, static_index};
+use crate::http2::hpack::write::{put_integer, put_text};
 use crate::http2::hpack::{ENTRY_BYTES, TABLE_BYTES_MAX};
 
 /// So many heads are remembered as the indices that they are.
@@ -136,24 +137,4 @@ impl Encoder {
         let at = self.table.iter().position(|entry| entry == field)?;
         Some(STATIC_ENTRIES + self.table.len() - at)
     }
-}
-
-/// RFC 7541, 5.1; `pattern` is what stands before the integer in its first byte.
-fn put_integer(out: &mut Vec<u8>, pattern: u8, prefix: u32, value: usize) {
-    let full = (1_usize << prefix) - 1;
-    if value < full {
-        return out.push(pattern | value as u8);
-    }
-    out.push(pattern | full as u8);
-    let mut rest = value - full;
-    while rest >= 0x80 {
-        out.push(0x80 | (rest & 0x7f) as u8);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-fn put_text(out: &mut Vec<u8>, text: &[u8]) {
-    put_integer(out, 0, 7, text.len());
-    out.extend_from_slice(text);
 }
