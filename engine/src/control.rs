@@ -1,5 +1,6 @@
 //! The control plane: logs, metrics, health. Reads what the shards and lanes show; touches no item.
 
+pub mod discover;
 pub mod health;
 pub mod logs;
 pub mod metrics;
@@ -8,6 +9,7 @@ pub mod serve;
 use std::sync::Arc;
 use std::time::Instant;
 
+use forebay_exporters::cluster::Cluster;
 use forebay_exporters::lane::Lane;
 
 use crate::config::plan::Plan;
@@ -23,6 +25,8 @@ pub struct View {
     pub receiver_cores: Vec<usize>,
     /// By destination, then by exporter core.
     pub lanes: Vec<Vec<Arc<Lane>>>,
+    /// By destination.
+    pub clusters: Vec<Arc<Cluster>>,
     pub phase: Arc<Phase>,
     pub epoch: Instant,
 }

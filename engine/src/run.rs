@@ -14,6 +14,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use forebay_exporters::cluster::Cluster;
 use forebay_exporters::core::{Seat, Stop, start};
 use forebay_exporters::lane::Lane;
 use forebay_net::ring::Rung;
@@ -25,7 +26,7 @@ use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::plan::Plan;
-use crate::control::{View, serve};
+use crate::control::{View, discover, serve};
 use crate::handoff::{ReturnPaths, ReturnQueue};
 use crate::ledger::Ledger;
 use crate::neighbours::Neighbours;
@@ -90,6 +91,7 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
     if let Some(listener) = health {
         tokio::spawn(serve::serve_health(listener, engine.view.clone()));
     }
+    discover::follow_all(&engine.view);
     engine.announce(metrics_address, health_address);
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
@@ -161,12 +163,14 @@ impl Engine {
         let stop = Arc::new(Stop::new());
         let returns: Vec<_> = (0..shards).map(|_| Arc::new(ReturnQueue::new())).collect();
         let lanes = lanes(&plan, cores.exporters.len());
-        let exporters = start_exporters(&plan, &cores, &lanes, &returns, &stop)?;
+        let clusters = discover::clusters(&plan);
+        let exporters = start_exporters(&plan, &cores, &lanes, &clusters, &returns, &stop)?;
         let view = Arc::new(View {
             ledger: Arc::new(Ledger::new(&plan, shards)),
             shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
             receiver_cores: cores.receivers.clone(),
             lanes,
+            clusters,
             phase: Arc::new(Phase::default()),
             epoch: Instant::now(),
             plan,
@@ -351,6 +355,7 @@ fn start_exporters(
     plan: &Plan,
     cores: &CorePlan,
     lanes: &[Vec<Arc<Lane>>],
+    clusters: &[Arc<Cluster>],
     returns: &[Arc<ReturnQueue>],
     stop: &Arc<Stop>,
 ) -> Result<Vec<JoinHandle<()>>, String> {
@@ -359,9 +364,11 @@ fn start_exporters(
     let start_one = |(place, core): (usize, &usize)| {
         let seats = destinations
             .iter()
+            .zip(clusters)
             .zip(lanes)
-            .map(|(destination, lanes)| Seat {
+            .map(|((destination, cluster), lanes)| Seat {
                 destination: destination.clone(),
+                cluster: cluster.clone(),
                 lane: lanes[place].clone(),
             })
             .collect();

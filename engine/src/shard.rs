@@ -379,6 +379,7 @@ impl<R: Ring> Shard<R> {
                 counts: chain.counts,
                 bytes: chain.bytes,
                 chain: chain.parts,
+                may_fail_over: false,
             });
             for destination in destinations {
                 self.outboxes[usize::from(*destination)].push(batch.clone());

@@ -20,6 +20,27 @@ pub struct Batch {
     /// The sum of the lengths in `chain`.
     pub bytes: u64,
     pub chain: Vec<bytes::Bytes>,
+    /// Whether another destination may take what this one does not ([`Why::Failover`]).
+    pub may_fail_over: bool,
+}
+
+/// What a destination gives back: items that it neither took nor dropped.
+#[derive(Clone, Debug)]
+pub struct GivenBack {
+    /// Valid requests, one after another, of the settled batch's signal.
+    pub chain: Vec<bytes::Bytes>,
+    pub bytes: u64,
+    pub counts: Counts,
+    pub why: Why,
+}
+
+/// Why a destination gives something back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No endpoint takes it at this time.
+    Failover,
+    /// It was refused for good, or is too large: what a dead letter is.
+    Refused { reason: DropReason, code: Option<u32>, message: String },
 }
 
 /// How a batch ended at one destination.
@@ -81,7 +102,11 @@ pub struct Settled {
     pub batch: BatchId,
     /// Index of the destination in the plan.
     pub destination: u16,
+    /// Of all items but those given back.
     pub outcome: Outcome,
+    /// Only from destinations that are told so ([`crate::destination::Destination::fails_over`],
+    /// `keeps_refused`).
+    pub given_back: Vec<GivenBack>,
 }
 
 /// The way back to the receiver that sealed the batch.

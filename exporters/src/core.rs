@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use forebay_net::glommio_io::{join_task, start_executor};
 
 use crate::batch::Returns;
+use crate::cluster::Cluster;
 use crate::destination::Destination;
 use crate::lane::Lane;
 use crate::sender::Sender;
@@ -62,6 +63,7 @@ impl Stop {
 /// One destination's place on an exporter core.
 pub struct Seat {
     pub destination: Arc<Destination>,
+    pub cluster: Arc<Cluster>,
     pub lane: Arc<Lane>,
 }
 
@@ -86,8 +88,9 @@ pub fn start(
 
 async fn run(seats: Vec<Seat>, returns: Arc<dyn Returns>, stop: Arc<Stop>) {
     let (mut consumers, mut keepers) = (Vec::new(), Vec::new());
-    for Seat { destination, lane } in seats {
-        let sender = Sender::open(destination, lane, Arc::clone(&returns), Arc::clone(&stop));
+    for Seat { destination, cluster, lane } in seats {
+        let sender =
+            Sender::open(destination, cluster, lane, Arc::clone(&returns), Arc::clone(&stop));
         for place in 0..sender.consumers() {
             consumers.push(join_task(sender.clone().consume(place)));
         }

@@ -7,14 +7,124 @@ use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 
+use crate::balance::{RoutingKey, Strategy};
+use crate::breaker::{self, FleetSettings};
+use crate::budget;
+use crate::discovery::fixed::Static;
+use crate::discovery::{Discovery, Endpoint};
+
 /// One exporter of the configuration.
 #[derive(Clone, Debug)]
 pub struct Destination {
     /// The component id: `otlp_grpc`, `otlp_http/backup`, `debug` ...
     pub name: String,
     pub kind: Kind,
+    pub backends: Backends,
     pub queue: Queue,
     pub retry: Retry,
+    /// What waits while no endpoint takes it is given back ([`crate::batch::Why::Failover`]), if
+    /// its batch may be passed on: another destination may take it.
+    pub fails_over: bool,
+    /// What the destination refuses for good is given back ([`crate::batch::Why::Refused`]) and
+    /// not dropped: a dead-letter destination takes it.
+    pub keeps_refused: bool,
+}
+
+/// Who a destination's endpoints are, and how calls are spread over them.
+#[derive(Clone, Debug)]
+pub struct Backends {
+    /// A destination on this machine (file, debug, nop) has one endpoint of its own name, which is
+    /// always there.
+    pub discovery: Discovery,
+    pub strategy: Strategy,
+    /// What consistent hashing goes by; `None`: by batch, to any.
+    pub routing_key: Option<RoutingKey>,
+    pub breaker: breaker::Settings,
+    pub ejection: FleetSettings,
+    pub retry_budget: budget::Settings,
+    pub health_check: HealthCheck,
+    pub pool: Pool,
+}
+
+/// How an endpoint without calls is looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    pub probe: Probe,
+    /// Default 10 s. Each endpoint's own, jittered.
+    pub interval: Duration,
+    /// Default 5 s.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Calls alone tell.
+    Off,
+    /// A connection can be made.
+    Connect,
+    /// The gRPC health protocol says SERVING for this service; empty: for the server as a whole.
+    Grpc(String),
+}
+
+/// The connections to one endpoint from one exporter core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Made before they are needed, and again when they end. Default 1 for up to 16 endpoints.
+    pub warm: bool,
+    /// A connection this old is replaced by a new one (give or take a tenth), and closed once its
+    /// calls have ended. `None`: never. Default 30 min.
+    pub age_max: Option<Duration>,
+    /// One without calls for this long is closed. `None`: never. Default 5 min for gRPC.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Backends {
+    /// The one endpoint of a destination on this machine. Nothing shuts it off.
+    pub fn local(name: &str) -> Backends {
+        let breaker = breaker::Settings {
+            failure_threshold: 0,
+            failure_rate: 2.0,
+            slow_call_rate: 2.0,
+            ..breaker::Settings::default()
+        };
+        let discovery = Discovery::Static(Static { endpoints: vec![Endpoint::local(name)] });
+        let health_check = HealthCheck { probe: Probe::Off, ..HealthCheck::default() };
+        Backends { breaker, discovery, health_check, ..Backends::of(Static::default()) }
+    }
+
+    /// A fixed list with everything else as usual.
+    pub fn of(list: Static) -> Backends {
+        Backends {
+            discovery: Discovery::Static(list),
+            strategy: Strategy::RoundRobin,
+            routing_key: None,
+            breaker: breaker::Settings::default(),
+            ejection: FleetSettings::default(),
+            retry_budget: budget::Settings::default(),
+            health_check: HealthCheck::default(),
+            pool: Pool::default(),
+        }
+    }
+}
+
+impl Default for HealthCheck {
+    fn default() -> HealthCheck {
+        HealthCheck {
+            probe: Probe::Connect,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool {
+            warm: true,
+            age_max: Some(Duration::from_secs(1800)),
+            idle_timeout: Some(Duration::from_secs(300)),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -29,15 +139,14 @@ pub enum Kind {
 /// `otlp_grpc` (alias `otlp`).
 #[derive(Clone, Debug)]
 pub struct OtlpGrpc {
-    /// Scheme and authority: `http://collector:4317`. Only cleartext for now.
-    pub endpoint: Uri,
     pub compression: Compression,
     /// For one attempt, from its first byte out to the status in. Default 5 s.
     pub timeout: Duration,
     pub headers: HeaderMap,
-    /// HTTP/2 connections per exporter core. Default 1.
+    /// HTTP/2 connections per endpoint and exporter core. Default 1.
     pub connections: usize,
     pub keepalive: Keepalive,
+    /// Sent as `:authority`; `None`: the endpoint's address.
     pub authority: Option<String>,
     pub user_agent: Option<String>,
     /// Largest request before compression. Default 64 MiB (OTLP 1.11 client limit).
@@ -47,14 +156,21 @@ pub struct OtlpGrpc {
 /// `otlp_http` (alias `otlphttp`).
 #[derive(Clone, Debug)]
 pub struct OtlpHttp {
-    /// Full URLs by signal, in the order of `Signal::ALL`.
+    /// Full URLs by signal, in the order of `Signal::ALL`. The connection goes to the endpoint's
+    /// address; the URL's authority is what the request names as its host, unless
+    /// `authority_of_endpoint`.
     pub urls: [Uri; 4],
+    /// Signals go to hosts of their own, each `host:port`: these are connected to, and not the
+    /// endpoint's address.
+    pub addresses: Option<[String; 4]>,
+    /// The request names the endpoint's address as its host.
+    pub authority_of_endpoint: bool,
     pub encoding: Encoding,
     pub compression: Compression,
     /// For one attempt. Default 30 s.
     pub timeout: Duration,
     pub headers: HeaderMap,
-    /// Parallel HTTP/1.1 connections per exporter core. Default 8.
+    /// Parallel HTTP/1.1 connections per endpoint and exporter core. Default 8.
     pub connections: usize,
     /// Idle connections are closed after this. Default 90 s.
     pub idle_timeout: Duration,
@@ -142,10 +258,13 @@ pub struct Queue {
     pub consumers: usize,
     /// Batches waiting (`queue_size`). Default 1000.
     pub batches_max: usize,
+    /// Request bytes held per exporter core, in whatever state; at this many the queue is full.
+    /// One batch is always taken. `None`: no bound of its own.
+    pub bytes_max: Option<u64>,
 }
 
 /// `retry_on_failure`. Full jitter: each wait is drawn from 0 to the current interval.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Retry {
     pub enabled: bool,
     /// Default 5 s.
@@ -159,4 +278,14 @@ pub struct Retry {
     pub max_elapsed_time: Option<Duration>,
     /// A batch is sent at most so many times. `None`: without limit, the default.
     pub max_attempts: Option<u32>,
+    pub codes: RetryCodes,
+}
+
+/// What is tried again. By default what OTLP says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryCodes {
+    /// gRPC codes; `None`: OTLP's.
+    pub grpc: Option<Vec<u32>>,
+    /// HTTP statuses; `None`: OTLP's.
+    pub http: Option<Vec<u16>>,
 }

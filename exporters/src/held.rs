@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use forebay_codec::check::check;
@@ -14,17 +13,16 @@ use forebay_codec::signal::{Counts, Signal};
 use forebay_codec::split::split;
 
 use crate::batch::{Batch, DropReason, Outcome};
+use crate::dispatch::Delivery;
 use crate::encode::join;
-use crate::retry::Backoff;
 
 /// A batch that a lane holds and has not settled.
 pub(crate) struct Held {
     pub(crate) batch: Arc<Batch>,
     /// In order; the front is sent next. Never empty while the batch is unsettled.
     parts: VecDeque<Part>,
-    pub(crate) backoff: Backoff,
-    /// When the first attempt of the part in front began.
-    pub(crate) began: Option<Instant>,
+    /// Where the part in front stands.
+    pub(crate) delivery: Delivery,
     tally: Tally,
 }
 
@@ -61,7 +59,7 @@ impl Held {
             }
             _ => VecDeque::from([whole]),
         };
-        Held { batch, parts, backoff: Backoff::default(), began: None, tally: Tally::default() }
+        Held { batch, parts, delivery: Delivery::default(), tally: Tally::default() }
     }
 
     /// What is sent next; `None` when everything has ended.
@@ -106,8 +104,7 @@ impl Held {
             self.parts.push_front(half);
         }
         if was_cut {
-            self.backoff = Backoff::default();
-            self.began = None;
+            self.delivery = Delivery::default();
         }
         was_cut
     }
@@ -135,8 +132,7 @@ impl Held {
 
     fn next_part(&mut self) {
         self.parts.pop_front();
-        self.backoff = Backoff::default();
-        self.began = None;
+        self.delivery = Delivery::default();
     }
 }
 

@@ -8,6 +8,7 @@ pub mod balance;
 pub mod batch;
 pub mod breaker;
 pub mod budget;
+pub mod cluster;
 pub mod core;
 pub mod debug;
 pub mod destination;

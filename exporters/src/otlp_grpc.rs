@@ -31,7 +31,6 @@ mod exchange;
 use connection::{Absence, Slot};
 use exchange::Exchange;
 
-const PORT_DEFAULT: u16 = 4317;
 /// A connection that closes between being picked and being used is replaced this often before
 /// the attempt counts as failed: nothing was sent yet.
 const PICKS_MAX: usize = 3;
@@ -79,12 +78,13 @@ impl Call {
 }
 
 impl Client {
-    pub(crate) fn start(settings: &OtlpGrpc) -> Rc<Client> {
+    /// `address`: `host:port`.
+    pub(crate) fn start(settings: &OtlpGrpc, address: &str) -> Rc<Client> {
         let codec = Codec::new(settings.compression);
-        let target = Target::of(&settings.endpoint, PORT_DEFAULT);
-        let uris = uris(settings);
+        let target = Target::parse(address);
+        let uris = uris(settings.authority.as_deref().unwrap_or(address));
         let defect = match (&target, &uris) {
-            (None, _) => Some(format!("the endpoint {} names no host", settings.endpoint)),
+            (None, _) => Some(format!("the endpoint {address} names no host and port")),
             (_, Err(why)) => Some(why.clone()),
             _ => None,
         };
@@ -199,12 +199,7 @@ impl Client {
     }
 }
 
-fn uris(settings: &OtlpGrpc) -> Result<[Uri; 4], String> {
-    let authority = match (&settings.authority, settings.endpoint.authority()) {
-        (Some(authority), _) => authority.clone(),
-        (None, Some(authority)) => authority.to_string(),
-        (None, None) => return Err(format!("the endpoint {} names no host", settings.endpoint)),
-    };
+fn uris(authority: &str) -> Result<[Uri; 4], String> {
     let mut uris = [const { None }; 4];
     for signal in Signal::ALL {
         let (version, service) = match signal {

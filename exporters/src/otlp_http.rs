@@ -38,6 +38,8 @@ pub(crate) struct Client {
     encoding: Encoding,
     /// By `Signal::index`.
     urls: [Uri; 4],
+    /// What requests name as their host; `None`: the URL's authority.
+    host: Option<HeaderValue>,
     headers: HeaderMap,
     pool: Pool,
     codec: RefCell<Codec>,
@@ -51,14 +53,17 @@ enum Exchange {
 }
 
 impl Client {
-    pub(crate) fn new(settings: &OtlpHttp) -> Rc<Client> {
+    /// `address`: `host:port`.
+    pub(crate) fn new(settings: &OtlpHttp, address: &str) -> Rc<Client> {
+        let host = settings.authority_of_endpoint.then(|| HeaderValue::from_str(address).ok());
         let codec = Codec::new(settings.compression);
         Rc::new(Client {
             timeout: settings.timeout,
             encoding: settings.encoding,
             urls: settings.urls.clone(),
+            host: host.flatten(),
             headers: headers(settings, codec.http_name()),
-            pool: Pool::new(settings.connections, settings.idle_timeout, settings.timeout),
+            pool: Pool::new(address, settings.connections, settings.idle_timeout, settings.timeout),
             codec: RefCell::new(codec),
         })
     }
@@ -67,7 +72,7 @@ impl Client {
     pub(crate) async fn send(&self, request: &Request<'_>) -> Verdict {
         let url = &self.urls[request.signal.index()];
         let _permit = self.pool.permit().await;
-        let mut connection = match self.pool.connection(url).await {
+        let mut connection = match self.pool.connection().await {
             Ok(connection) => connection,
             Err(why) => return again(FailureKind::Connect, why),
         };
@@ -82,7 +87,7 @@ impl Client {
             let exchange = self.exchange(connection, url, body.clone());
             match within(self.timeout, exchange).await {
                 Exchange::Answered(verdict) => return verdict,
-                Exchange::Closed(_) if reused => match self.pool.fresh(url).await {
+                Exchange::Closed(_) if reused => match self.pool.fresh().await {
                     Ok(fresh) => connection = fresh,
                     Err(why) => return again(FailureKind::Connect, why),
                 },
@@ -144,7 +149,8 @@ impl Client {
         let path = url.path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().expect("a part of a URI is a URI");
         *request.headers_mut() = self.headers.clone();
-        let host = url.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        let of_url = || url.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        let host = self.host.clone().or_else(of_url);
         if let Some(host) = host.filter(|_| !self.headers.contains_key(header::HOST)) {
             request.headers_mut().insert(header::HOST, host);
         }

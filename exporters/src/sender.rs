@@ -24,12 +24,14 @@ use forebay_net::glommio_io::{sleep, yield_if_needed};
 use futures_lite::future::or;
 
 use crate::batch::{DropReason, Outcome, Returns, Settled};
+use crate::cluster::Cluster;
 use crate::core::Stop;
 use crate::destination::Destination;
+use crate::dispatch::{After, Dispatcher, Step as Next};
+use crate::endpoints::{Call, Endpoint};
 use crate::held::{Held, Part};
 use crate::journal::Journal;
 use crate::lane::Lane;
-use crate::retry::Next;
 use crate::stats::LaneStats;
 use crate::transport::{Request, Transport};
 use crate::verdict::{Failure, FailureKind, Remedy, Verdict, again};
@@ -44,6 +46,7 @@ pub(crate) struct Sender {
     returns: Arc<dyn Returns>,
     stop: Arc<Stop>,
     transport: Transport,
+    dispatcher: RefCell<Dispatcher>,
     journal: Journal,
     bytes_max: Option<u64>,
     /// By due time, and a number that keeps equal times apart.
@@ -77,6 +80,7 @@ impl Sender {
     /// Opens the destination's transport; called on the executor that will send.
     pub(crate) fn open(
         destination: Arc<Destination>,
+        cluster: Arc<Cluster>,
         lane: Arc<Lane>,
         returns: Arc<dyn Returns>,
         stop: Arc<Stop>,
@@ -84,6 +88,7 @@ impl Sender {
         let consumers = destination.queue.consumers.max(1);
         Rc::new(Sender {
             transport: Transport::open(&destination),
+            dispatcher: RefCell::new(cluster.dispatcher(&destination, fastrand::Rng::new())),
             journal: Journal::new(&destination.name),
             bytes_max: Transport::request_bytes_max(&destination),
             destination,
@@ -183,16 +188,36 @@ impl Sender {
     /// Attempts until the batch has settled or has to wait.
     async fn work(&self, place: usize, mut held: Held) {
         while let Some(part) = held.part() {
-            let began = Instant::now();
-            let is_too_large = self.bytes_max.is_some_and(|bytes_max| part.bytes > bytes_max);
-            let verdict = match is_too_large {
-                true => over_limit(part, self.bytes_max),
-                false => match self.attempt(place, held.batch.signal, part).await {
-                    Some(verdict) => verdict,
-                    None => break,
-                },
+            if self.bytes_max.is_some_and(|bytes_max| part.bytes > bytes_max) {
+                let failure = over_limit(part, self.bytes_max);
+                self.stats().failed(failure.kind);
+                self.shrink(&mut held, failure, Instant::now());
+                continue;
+            }
+            // Borrowed for the question alone: never across an await.
+            let next = self.dispatcher.borrow_mut().next(&mut held.delivery, Instant::now());
+            let call = match next {
+                Next::Call(call) => call,
+                Next::Wait { wait, .. } => {
+                    return self.retry_later(held, Instant::now() + wait);
+                }
+                Next::GiveUp => {
+                    let failure = nobody_took_it();
+                    self.drop_part(
+                        &mut held,
+                        DropReason::RetriesExhausted,
+                        failure,
+                        Instant::now(),
+                    );
+                    continue;
+                }
             };
-            match self.judge(&mut held, verdict, began, Instant::now()) {
+            let part = held.part().expect("it was there before the call was asked for");
+            let signal = held.batch.signal;
+            let Some(verdict) = self.attempt(place, signal, call.endpoint(), part).await else {
+                break;
+            };
+            match self.judge(&mut held, call, verdict, Instant::now()) {
                 Step::Continue => {}
                 Step::Wait(wait) => return self.retry_later(held, Instant::now() + wait),
             }
@@ -201,11 +226,17 @@ impl Sender {
     }
 
     /// One attempt; `None` when the lane was abandoned meanwhile.
-    async fn attempt(&self, place: usize, signal: Signal, part: &Part) -> Option<Verdict> {
+    async fn attempt(
+        &self,
+        place: usize,
+        signal: Signal,
+        endpoint: &Arc<Endpoint>,
+        part: &Part,
+    ) -> Option<Verdict> {
         let _flight = Flight::begin(self.stats());
         let request =
             Request { signal, items: part.counts.items, chain: &part.chain, stats: self.stats() };
-        let mut sending = pin!(self.transport.send(&request));
+        let mut sending = pin!(self.transport.send(endpoint, &request));
         let place = &self.places[place];
         let verdict = poll_fn(|cx| {
             if self.stop.is_abandoned() {
@@ -230,8 +261,13 @@ impl Sender {
         verdict
     }
 
-    /// Enters a verdict into the batch, the counters and the log.
-    fn judge(&self, held: &mut Held, verdict: Verdict, began: Instant, now: Instant) -> Step {
+    /// Enters a verdict into the breaker, the batch, the counters and the log.
+    fn judge(&self, held: &mut Held, call: Call, verdict: Verdict, now: Instant) -> Step {
+        let (after, transition) =
+            self.dispatcher.borrow_mut().ended(&mut held.delivery, call, now, &verdict);
+        if let Some(transition) = transition {
+            tracing::warn!(destination = self.destination.name, "{transition}");
+        }
         let failure = match verdict {
             Verdict::Delivered { rejected, warning } => {
                 self.delivered(held, rejected, &warning, now);
@@ -240,15 +276,33 @@ impl Sender {
             Verdict::Failed(failure) => failure,
         };
         self.stats().failed(failure.kind);
-        match failure.remedy {
-            Remedy::Retry { delay } => self.try_again(held, failure, delay, began, now),
-            Remedy::Shrink if held.halve() => Step::Continue,
-            Remedy::Shrink if failure.code.is_none() => {
-                self.drop_part(held, DropReason::TooLarge, failure, now)
+        match after {
+            After::Delivered | After::Elsewhere => Step::Continue,
+            After::Wait(wait) => {
+                self.journal.will_retry(now, &failure, wait, held.items_left());
+                Step::Wait(wait)
             }
-            Remedy::Shrink | Remedy::Drop => {
-                self.drop_part(held, DropReason::Refused, failure, now)
+            After::GiveUp => {
+                self.drop_part(held, DropReason::RetriesExhausted, failure, now);
+                Step::Continue
             }
+            After::Shrink => {
+                self.shrink(held, failure, now);
+                Step::Continue
+            }
+            After::Drop => {
+                self.drop_part(held, DropReason::Refused, failure, now);
+                Step::Continue
+            }
+        }
+    }
+
+    /// Too large: in halves, or not at all.
+    fn shrink(&self, held: &mut Held, failure: Failure, now: Instant) {
+        if !held.halve() {
+            let is_ours = failure.code.is_none();
+            let reason = if is_ours { DropReason::TooLarge } else { DropReason::Refused };
+            self.drop_part(held, reason, failure, now);
         }
     }
 
@@ -267,37 +321,11 @@ impl Sender {
         held.delivered(rejected_items);
     }
 
-    fn try_again(
-        &self,
-        held: &mut Held,
-        failure: Failure,
-        delay: Option<Duration>,
-        began: Instant,
-        now: Instant,
-    ) -> Step {
-        let first = *held.began.get_or_insert(began);
-        let policy = &self.destination.retry;
-        match held.backoff.failed(policy, first, now, delay, fastrand::f64()) {
-            Next::Wait(wait) => {
-                self.journal.will_retry(now, &failure, wait, held.items_left());
-                Step::Wait(wait)
-            }
-            Next::GiveUp => self.drop_part(held, DropReason::RetriesExhausted, failure, now),
-        }
-    }
-
-    fn drop_part(
-        &self,
-        held: &mut Held,
-        reason: DropReason,
-        failure: Failure,
-        now: Instant,
-    ) -> Step {
+    fn drop_part(&self, held: &mut Held, reason: DropReason, failure: Failure, now: Instant) {
         let Failure { code, message, .. } = failure;
         let items = held.dropped(reason, code, message.clone());
         self.stats().dropped(reason, held.batch.signal, items);
         self.journal.dropped(now, reason, &message, items);
-        Step::Continue
     }
 
     fn retry_later(&self, held: Held, due: Instant) {
@@ -330,7 +358,7 @@ impl Sender {
             self.stats().delivered_batch();
         }
         let destination = self.lane.destination_index();
-        let settled = Settled { batch, destination, outcome };
+        let settled = Settled { batch, destination, outcome, given_back: Vec::new() };
         self.stats().bytes_released(bytes);
         match self.returns.settle(settled) {
             Ok(()) => self.stats().unreserve(),
@@ -416,14 +444,23 @@ impl Drop for Flight<'_> {
 
 /// Over the client's own limit even alone: OTLP 1.11 forbids sending it. A part of several items
 /// (cutting could not help) is tried in halves first.
-fn over_limit(part: &Part, bytes_max: Option<u64>) -> Verdict {
+fn over_limit(part: &Part, bytes_max: Option<u64>) -> Failure {
     let limit = bytes_max.unwrap_or(u64::MAX);
-    Verdict::Failed(Failure {
+    Failure {
         kind: FailureKind::TooLarge,
         code: None,
         message: format!("{} bytes are over the limit of {limit} for one request", part.bytes),
         remedy: Remedy::Shrink,
-    })
+    }
+}
+
+fn nobody_took_it() -> Failure {
+    Failure {
+        kind: FailureKind::Unavailable,
+        code: None,
+        message: "no endpoint could be called in time".to_owned(),
+        remedy: Remedy::Drop,
+    }
 }
 
 /// A partial success counts profiles where everything else counts samples: the share of the

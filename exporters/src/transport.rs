@@ -1,12 +1,16 @@
 //! One attempt, whatever the destination is: a chain in, a verdict out.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_codec::signal::Signal;
 
 use crate::debug::Terminal;
-use crate::destination::{Destination, Kind};
+use crate::destination::{Destination, Kind, OtlpGrpc, OtlpHttp};
+use crate::endpoints::Endpoint;
 use crate::file::{self, Sink};
 use crate::stats::LaneStats;
 use crate::verdict::Verdict;
@@ -22,19 +26,22 @@ pub(crate) struct Request<'a> {
 
 /// A destination's open ends on one exporter core.
 pub(crate) enum Transport {
-    Grpc(Rc<otlp_grpc::Client>),
-    Http(Rc<otlp_http::Client>),
+    Grpc(OtlpGrpc, Clients<otlp_grpc::Client>),
+    Http(OtlpHttp, Clients<otlp_http::Client>),
     File(Sink),
     Debug(Terminal),
     Nop,
 }
 
+/// By [`Endpoint::id`], and by signal where each has a host of its own.
+type Clients<C> = RefCell<HashMap<(u64, usize), Rc<C>>>;
+
 impl Transport {
     /// Starts the connections' tasks; called on the executor that will send.
     pub(crate) fn open(destination: &Destination) -> Transport {
         match &destination.kind {
-            Kind::OtlpGrpc(settings) => Transport::Grpc(otlp_grpc::Client::start(settings)),
-            Kind::OtlpHttp(settings) => Transport::Http(otlp_http::Client::new(settings)),
+            Kind::OtlpGrpc(settings) => Transport::Grpc(settings.clone(), Clients::default()),
+            Kind::OtlpHttp(settings) => Transport::Http(settings.clone(), Clients::default()),
             Kind::File(settings) => Transport::File(file::Sink::shared(settings)),
             Kind::Debug(settings) => Transport::Debug(Terminal::new(debug::on_stderr(*settings))),
             Kind::Nop => Transport::Nop,
@@ -50,15 +57,33 @@ impl Transport {
         }
     }
 
-    pub(crate) async fn send(&self, request: &Request<'_>) -> Verdict {
+    /// One attempt at this endpoint.
+    pub(crate) async fn send(&self, endpoint: &Arc<Endpoint>, request: &Request<'_>) -> Verdict {
         match self {
-            Transport::Grpc(client) => client.send(request).await,
-            Transport::Http(client) => client.send(request).await,
+            Transport::Grpc(settings, clients) => {
+                let start = || otlp_grpc::Client::start(settings, endpoint.address());
+                client(clients, (endpoint.id(), 0), start).send(request).await
+            }
+            Transport::Http(settings, clients) => {
+                let (signal, address) = match &settings.addresses {
+                    Some(addresses) => {
+                        let index = request.signal.index();
+                        (index, addresses[index].as_str())
+                    }
+                    None => (0, endpoint.address()),
+                };
+                let start = || otlp_http::Client::new(settings, address);
+                client(clients, (endpoint.id(), signal), start).send(request).await
+            }
             Transport::File(sink) => sink.write(request).await,
             Transport::Debug(terminal) => terminal.print(request).await,
             Transport::Nop => delivered(),
         }
     }
+}
+
+fn client<C>(clients: &Clients<C>, key: (u64, usize), start: impl FnOnce() -> Rc<C>) -> Rc<C> {
+    Rc::clone(clients.borrow_mut().entry(key).or_insert_with(start))
 }
 
 pub(crate) fn delivered() -> Verdict {

@@ -28,6 +28,14 @@ impl Target {
         let port = uri.port_u16().unwrap_or(port_default);
         Some(Target { host: host.to_owned(), port })
     }
+
+    /// Of `host:port` or `[v6]:port`.
+    pub fn parse(address: &str) -> Option<Target> {
+        let (host, port) = address.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = port.parse().ok().filter(|_| !host.is_empty())?;
+        Some(Target { host: host.to_owned(), port })
+    }
 }
 
 impl fmt::Display for Target {

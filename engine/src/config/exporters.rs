@@ -6,7 +6,7 @@ pub(crate) mod local;
 pub(crate) mod otlp;
 
 use forebay_codec::signal::Signal;
-use forebay_exporters::destination::{Destination, Kind, Queue, Retry};
+use forebay_exporters::destination::{Backends, Destination, Kind, Queue, Retry};
 
 use super::problem::{Place, Problem, Report};
 use super::section::{Component, Section};
@@ -61,9 +61,12 @@ pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Exporte
             place: component.place.clone(),
             destination: Destination {
                 name: component.id.to_owned(),
+                backends: made.backends.unwrap_or_else(|| Backends::local(component.id)),
                 kind: made.kind,
                 queue: made.queue,
                 retry: made.retry,
+                fails_over: false,
+                keeps_refused: false,
             },
             remote: made.remote,
         });
@@ -74,6 +77,8 @@ pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Exporte
 /// What the reader of one kind makes.
 pub(crate) struct Made {
     pub(crate) kind: Kind,
+    /// `None`: this machine.
+    pub(crate) backends: Option<Backends>,
     pub(crate) queue: Queue,
     pub(crate) retry: Retry,
     pub(crate) remote: Option<Remote>,
@@ -81,7 +86,7 @@ pub(crate) struct Made {
 
 impl Made {
     pub(crate) fn local(kind: Kind, queue: Queue) -> Made {
-        Made { kind, queue, retry: delivery::retry_default(), remote: None }
+        Made { kind, backends: None, queue, retry: delivery::retry_default(), remote: None }
     }
 }
 

@@ -43,7 +43,12 @@ impl<R: Ring> Shard<R> {
                     code: None,
                     message: "the process stopped before it was sent".to_owned(),
                 };
-                let settled = Settled { batch: batch.id, destination: destination as u16, outcome };
+                let settled = Settled {
+                    batch: batch.id,
+                    destination: destination as u16,
+                    outcome,
+                    given_back: Vec::new(),
+                };
                 self.settle(&settled, now);
             }
         }

@@ -131,7 +131,8 @@ impl Destinations {
         };
         self.tallies[usize::from(*destination)].add(&outcome, batch.counts.items);
         book.settle(*destination, batch.id.seq, &outcome);
-        let settled = Settled { batch: batch.id, destination: *destination, outcome };
+        let (batch_id, destination) = (batch.id, *destination);
+        let settled = Settled { batch: batch_id, destination, outcome, given_back: Vec::new() };
         self.returns.settle(settled).expect("there is room for more ends than there are batches");
         lane.let_go(batch);
     }

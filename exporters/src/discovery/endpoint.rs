@@ -44,6 +44,11 @@ impl Endpoint {
         Endpoint::with(address.to_string())
     }
 
+    /// A destination on this machine: a name, and no address at all.
+    pub fn local(name: &str) -> Endpoint {
+        Endpoint::with(name.to_owned())
+    }
+
     /// From what a registry keeps in two fields. The error says what is wrong with them.
     pub(super) fn at(host: &str, port: u16) -> Result<Endpoint, &'static str> {
         if port == 0 {

@@ -13,14 +13,13 @@ use std::time::{Duration, Instant};
 use forebay_net::dial::{Target, dial};
 use forebay_net::glommio_io::{sleep, spawn};
 use futures_lite::future::or;
-use http::Uri;
 use hyper::client::conn::http1::{self, SendRequest};
 
 use super::body::ChainBody;
 
-const PORT_DEFAULT: u16 = 80;
-
 pub(super) struct Pool {
+    /// The error is for the log: the configuration and discovery refuse such addresses.
+    target: Result<Target, String>,
     permits: Rc<Permits>,
     connections_max: usize,
     idle: RefCell<Vec<Pooled>>,
@@ -34,19 +33,21 @@ pub(super) struct Pooled {
     pub(super) sender: SendRequest<ChainBody>,
     /// Whether it has carried a request before.
     pub(super) reused: bool,
-    target: Target,
     /// Since when it lies idle; `None` while it is in use. Read by the connection's own task.
     idle_since: Rc<Cell<Option<Instant>>>,
 }
 
 impl Pool {
     pub(super) fn new(
+        address: &str,
         connections_max: usize,
         idle_timeout: Duration,
         connect_timeout: Duration,
     ) -> Pool {
         let connections_max = connections_max.max(1);
+        let no_target = || format!("the endpoint {address} names no host and port");
         Pool {
+            target: Target::parse(address).ok_or_else(no_target),
             permits: Rc::new(Permits {
                 free: Cell::new(connections_max),
                 waiting: RefCell::default(),
@@ -74,21 +75,20 @@ impl Pool {
         Permit(Rc::clone(&self.permits))
     }
 
-    /// The connection to `url`'s host that was used last, or a new one.
-    pub(super) async fn connection(&self, url: &Uri) -> Result<Pooled, String> {
-        let target = target(url)?;
-        while let Some(mut connection) = self.take_idle(&target) {
+    /// The connection that was used last, or a new one.
+    pub(super) async fn connection(&self) -> Result<Pooled, String> {
+        while let Some(mut connection) = self.take_idle() {
             // Its task may not yet have seen that the last answer is read to its end.
             if connection.sender.ready().await.is_ok() {
                 return Ok(connection);
             }
         }
-        self.connect(target).await
+        self.fresh().await
     }
 
     /// A connection that nobody has used yet.
-    pub(super) async fn fresh(&self, url: &Uri) -> Result<Pooled, String> {
-        self.connect(target(url)?).await
+    pub(super) async fn fresh(&self) -> Result<Pooled, String> {
+        self.connect(self.target.clone()?).await
     }
 
     pub(super) fn give_back(&self, mut connection: Pooled) {
@@ -105,11 +105,10 @@ impl Pool {
         idle.push(connection);
     }
 
-    fn take_idle(&self, target: &Target) -> Option<Pooled> {
+    fn take_idle(&self) -> Option<Pooled> {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|connection| !connection.sender.is_closed());
-        let usable = |connection: &Pooled| connection.target == *target;
-        let connection = idle.iter().rposition(usable).map(|at| idle.remove(at))?;
+        let connection = idle.pop()?;
         connection.idle_since.set(None);
         Some(connection)
     }
@@ -127,12 +126,8 @@ impl Pool {
             // How it ended is told to whoever waits for an answer on it.
             or(async { drop(connection.await) }, long_idle(&watched, idle_timeout)).await;
         });
-        Ok(Pooled { sender, reused: false, target, idle_since })
+        Ok(Pooled { sender, reused: false, idle_since })
     }
-}
-
-fn target(url: &Uri) -> Result<Target, String> {
-    Target::of(url, PORT_DEFAULT).ok_or_else(|| format!("the URL {url} names no host"))
 }
 
 /// Ends when the connection has been idle for `timeout`; zero: never.

@@ -1,6 +1,7 @@
 //! Retry timing, as properties over seeded randomness.
 
 use super::*;
+use crate::destination::RetryCodes;
 
 fn policy() -> Retry {
     Retry {
@@ -10,6 +11,7 @@ fn policy() -> Retry {
         max_interval: Duration::from_secs(30),
         max_elapsed_time: None,
         max_attempts: None,
+        codes: RetryCodes::default(),
     }
 }
 

@@ -192,7 +192,7 @@ fn c10_as_many_requests_are_in_flight_as_there_are_consumers() {
     let peer = GrpcPeer::start(move |_, _| Answer::Meet(Arc::clone(&barrier)));
     let settings = OtlpGrpc { connections: 2, ..grpc_to(peer.address) };
     let mut destination = destination(Kind::OtlpGrpc(settings));
-    destination.queue = Queue { consumers: 6, batches_max: 100 };
+    destination.queue = Queue { consumers: 6, batches_max: 100, bytes_max: None };
     let rig = Rig::new(vec![destination]);
     // None of them is answered unless all six are there together.
     for seq in 0..12 {
@@ -386,7 +386,7 @@ fn requests_that_the_peer_has_no_stream_for_wait_for_one() {
     let peer = GrpcPeer::start_with("127.0.0.1:0".parse().unwrap(), server, |_, _| Answer::Ok);
     let settings = OtlpGrpc { connections: 1, ..grpc_to(peer.address) };
     let mut destination = destination(Kind::OtlpGrpc(settings));
-    destination.queue = Queue { consumers: 8, batches_max: 100 };
+    destination.queue = Queue { consumers: 8, batches_max: 100, bytes_max: None };
     let rig = Rig::new(vec![destination]);
     // With its answer come the settings of the peer.
     rig.offer(0, batch(0, &["first"]));
@@ -409,7 +409,7 @@ fn streams_are_given_out_in_turn_so_that_nobody_waits_for_long() {
     let timeout = Duration::from_millis(700);
     let settings = OtlpGrpc { connections: 1, timeout, ..grpc_to(cable.address) };
     let mut destination = destination(Kind::OtlpGrpc(settings));
-    destination.queue = Queue { consumers: 8, batches_max: 1000 };
+    destination.queue = Queue { consumers: 8, batches_max: 1000, bytes_max: None };
     let rig = Rig::new(vec![destination]);
     rig.offer(0, batch(0, &["first"]));
     assert_eq!(rig.ends(1)[&(0, 0)], delivered());

@@ -199,7 +199,7 @@ fn c7_and_c13_a_lost_answer_means_the_same_bytes_again_and_one_delivery() {
 fn c11_connections_are_kept_and_used_again() {
     let peer = HttpPeer::start(|_, _| Reply::Send(ok()));
     let mut destination = destination(Kind::OtlpHttp(http_to(peer.address)));
-    destination.queue = Queue { consumers: 1, batches_max: 100 };
+    destination.queue = Queue { consumers: 1, batches_max: 100, bytes_max: None };
     let rig = Rig::new(vec![destination]);
     for seq in 0..20 {
         rig.offer(0, batch(seq, &["one"]));

@@ -20,7 +20,7 @@ fn one_unavailable_answer_in_ten_loses_nothing_and_settles_each_batch_once() {
         _ => Answer::Ok,
     });
     let mut destination = destination(Kind::OtlpGrpc(grpc_to(peer.address)));
-    destination.queue = Queue { consumers: 8, batches_max: 1000 };
+    destination.queue = Queue { consumers: 8, batches_max: 1000, bytes_max: None };
     // Every third word finds its receiver's queue full.
     let rig = Rig::with_full_receivers(vec![destination], 3);
     for seq in 0..500 {
@@ -62,7 +62,7 @@ fn batches_that_always_fail_hold_up_no_others() {
         _ => Answer::Ok,
     });
     let mut destination = destination(Kind::OtlpGrpc(grpc_to(peer.address)));
-    destination.queue = Queue { consumers: 2, batches_max: 100 };
+    destination.queue = Queue { consumers: 2, batches_max: 100, bytes_max: None };
     let rig = Rig::new(vec![destination]);
     for seq in 0..10 {
         rig.offer(0, batch(seq, &["poison"]));
@@ -80,7 +80,7 @@ fn batches_that_always_fail_hold_up_no_others() {
 fn a_full_lane_gives_the_batch_back_and_takes_again_once_there_is_room() {
     let peer = HttpPeer::start(|_, _| Reply::Hang);
     let mut destination = destination(Kind::OtlpHttp(http_to(peer.address)));
-    destination.queue = Queue { consumers: 2, batches_max: 3 };
+    destination.queue = Queue { consumers: 2, batches_max: 3, bytes_max: None };
     let rig = Rig::new(vec![destination]);
     let lane = &rig.lanes[0];
     for seq in 0..5 {

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use forebay_codec::signal::{Counts, Signal};
 use forebay_exporters::batch::{Batch, BatchId, DropReason, Outcome, Returns, Settled};
+use forebay_exporters::cluster::Cluster;
 use forebay_exporters::core::{Seat, Stop, start};
 use forebay_exporters::destination::{
-    Algorithm, Compression, Destination, Encoding, Keepalive, Kind, OtlpGrpc, OtlpHttp, Queue,
-    Retry,
+    Algorithm, Backends, Compression, Destination, Encoding, Keepalive, Kind, OtlpGrpc, OtlpHttp,
+    Queue, Retry, RetryCodes,
 };
+use forebay_exporters::discovery::Discovery;
+use forebay_exporters::discovery::fixed::Static;
 use forebay_exporters::lane::Lane;
 use forebay_exporters::stats::Snapshot;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -60,7 +63,11 @@ impl Rig {
         for (index, destination) in destinations.into_iter().enumerate() {
             let lane = Arc::new(Lane::new(index as u16, &destination.queue));
             lanes.push(Arc::clone(&lane));
-            seats.push(Seat { destination: Arc::new(destination), lane });
+            let cluster = Cluster::new(&destination.backends, Instant::now());
+            if let Discovery::Static(list) = &destination.backends.discovery {
+                cluster.apply(Instant::now(), &list.endpoints);
+            }
+            seats.push(Seat { destination: Arc::new(destination), cluster, lane });
         }
         let thread = start("exporter".into(), None, seats, Arc::new(words), Arc::clone(&stop));
         Rig { lanes, stop, ends, thread: Some(thread.unwrap()) }
@@ -161,6 +168,7 @@ pub(crate) fn batch(seq: u64, names: &[&str]) -> Batch {
         counts: Counts { items: names.len() as u64, profiles: 0 },
         bytes: chain.iter().map(|bytes| bytes.len() as u64).sum(),
         chain,
+        may_fail_over: false,
     }
 }
 
@@ -190,23 +198,42 @@ pub(crate) fn soon() -> Retry {
         max_interval: Duration::from_millis(50),
         max_elapsed_time: None,
         max_attempts: None,
+        codes: RetryCodes::default(),
     }
 }
 
+/// One endpoint, where the kind says, whose breaker never opens.
 pub(crate) fn destination(kind: Kind) -> Destination {
-    let queue = Queue { consumers: 4, batches_max: 100 };
-    Destination { name: "under_test".into(), kind, queue, retry: soon() }
+    let address = match &kind {
+        Kind::OtlpGrpc(grpc) => grpc.authority.clone(),
+        Kind::OtlpHttp(http) => http.urls[0].authority().map(ToString::to_string),
+        Kind::File(_) | Kind::Debug(_) | Kind::Nop => None,
+    };
+    let local = Backends::local("under_test");
+    let list = address.map(|address| Static::of([address.as_str()], None).unwrap());
+    let backends = match list {
+        Some(list) => Backends { discovery: Discovery::Static(list), ..local },
+        None => local,
+    };
+    Destination {
+        name: "under_test".into(),
+        kind,
+        backends,
+        queue: Queue { consumers: 4, batches_max: 100, bytes_max: None },
+        retry: soon(),
+        fails_over: false,
+        keeps_refused: false,
+    }
 }
 
 pub(crate) fn grpc_to(address: std::net::SocketAddr) -> OtlpGrpc {
     OtlpGrpc {
-        endpoint: format!("http://{address}").parse().unwrap(),
         compression: Compression { algorithm: Algorithm::None, level: None },
         timeout: Duration::from_secs(20),
         headers: http_headers(&[]),
         connections: 1,
         keepalive: Keepalive::default(),
-        authority: None,
+        authority: Some(address.to_string()),
         user_agent: None,
         request_bytes_max: 64 << 20,
     }
@@ -221,6 +248,8 @@ pub(crate) fn http_to(address: std::net::SocketAddr) -> OtlpHttp {
             url("/v1/logs"),
             url("/v1development/profiles"),
         ],
+        addresses: None,
+        authority_of_endpoint: false,
         encoding: Encoding::Proto,
         compression: Compression { algorithm: Algorithm::None, level: None },
         timeout: Duration::from_secs(20),

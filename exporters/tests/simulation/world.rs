@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use forebay_exporters::balance::{Balancer, Bound, Strategy};
 use forebay_exporters::budget::{RetryBudget, Settings};
-use forebay_exporters::destination::Retry;
+use forebay_exporters::destination::{Retry, RetryCodes};
 use forebay_exporters::dispatch::{After, Delivery, Dispatcher, Step};
 use forebay_exporters::endpoints::{Call, Endpoints, Member, Options};
 use forebay_exporters::verdict::Verdict;
@@ -126,12 +126,14 @@ impl World {
             max_interval: Duration::from_secs(30),
             max_elapsed_time: None,
             max_attempts: None,
+            codes: RetryCodes::default(),
         };
         let cores = (0..shape.cores)
             .map(|_| {
                 let balancer = Balancer::new(shape.strategy, Bound::of(shape.strategy), rng.fork());
                 let (reader, budget) = (endpoints.reader(), Arc::clone(&retries));
-                let dispatcher = Dispatcher::new(reader, balancer, budget, retry, rng.fork());
+                let dispatcher =
+                    Dispatcher::new(reader, balancer, budget, retry.clone(), rng.fork());
                 Core { dispatcher, ready: VecDeque::new(), idle: CONSUMERS, held: 0 }
             })
             .collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forebay_exporters::destination::{Queue, Retry};
+use forebay_exporters::destination::{Queue, Retry, RetryCodes};
 
 use crate::config::keys::{Key, Table, block, ignored, only, refused, value};
 use crate::config::plan::Batch;
@@ -124,7 +124,7 @@ pub(crate) struct BatchWish {
 }
 
 pub(crate) fn queue_default() -> Queue {
-    Queue { consumers: 10, batches_max: 1000 }
+    Queue { consumers: 10, batches_max: 1000, bytes_max: None }
 }
 
 pub(crate) fn retry_default() -> Retry {
@@ -135,13 +135,18 @@ pub(crate) fn retry_default() -> Retry {
         max_interval: Duration::from_secs(30),
         max_elapsed_time: None,
         max_attempts: None,
+        codes: RetryCodes::default(),
     }
 }
 
 pub(crate) fn queue(section: &Section<'_>) -> Queue {
     let count =
         |name, max| usize::try_from(section.count(name, 1..=max)).expect("the ranges are small");
-    Queue { consumers: count("num_consumers", 10_000), batches_max: count("queue_size", 1 << 20) }
+    Queue {
+        consumers: count("num_consumers", 10_000),
+        batches_max: count("queue_size", 1 << 20),
+        bytes_max: None,
+    }
 }
 
 /// The exporter's own batching; `None`: it has none. `batch: {}` asks for the defaults.
@@ -194,6 +199,7 @@ pub(crate) fn retry(section: &Section<'_>) -> Retry {
         max_elapsed_time: Some(section.duration("max_elapsed_time"))
             .filter(|elapsed| !elapsed.is_zero()),
         max_attempts: None,
+        codes: RetryCodes::default(),
     };
     if retry.max_interval < retry.initial_interval {
         section.fault("max_interval", "must be at least initial_interval");

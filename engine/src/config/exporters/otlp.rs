@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use forebay_codec::signal::Signal;
 use forebay_exporters::destination::{
-    Algorithm, Compression, Encoding, Keepalive, Kind, OtlpGrpc, OtlpHttp,
+    Algorithm, Backends, Compression, Encoding, Keepalive, Kind, OtlpGrpc, OtlpHttp,
 };
+use forebay_exporters::discovery::fixed::Static;
 use http::header::HeaderValue;
 use http::uri::{Authority, Uri};
 
@@ -204,11 +205,12 @@ pub(crate) fn grpc(section: &Section<'_>) -> Option<Made> {
         }),
         user_agent: user_agent(section),
         request_bytes_max: section.size("request_bytes_max", 1..=1 << 31),
-        // Read last: all of the section's problems shall be found before it may be missing.
-        endpoint: endpoint.clone().unwrap_or_default(),
     };
-    let made = remote(section, Kind::OtlpGrpc(kind), Vec::new());
-    endpoint.map(|_| made)
+    // Last: all of the section's problems shall be found before it may be missing.
+    let list = endpoint.map(|uri| fixed(&address(&uri, 4317))).unwrap_or_default();
+    let is_there = !list.endpoints.is_empty();
+    let made = remote(section, Kind::OtlpGrpc(kind), list, Vec::new());
+    is_there.then_some(made)
 }
 
 pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
@@ -231,15 +233,36 @@ pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
         user_agent: user_agent(section),
         request_bytes_max: section.size("request_bytes_max", 1..=1 << 31),
         urls: urls.clone().unwrap_or_default(),
+        authority_of_endpoint: false,
+        addresses: own_addresses(&urls.clone().unwrap_or_default()),
     };
-    let made = remote(section, Kind::OtlpHttp(kind), signals_missing);
-    urls.map(|_| made)
+    let list = urls.map(|urls| fixed(&address(&urls[0], 80))).unwrap_or_default();
+    let is_there = !list.endpoints.is_empty();
+    let made = remote(section, Kind::OtlpHttp(kind), list, signals_missing);
+    is_there.then_some(made)
 }
 
-fn remote(section: &Section<'_>, kind: Kind, signals_missing: Vec<Signal>) -> Made {
+/// `host:port` of a URL.
+fn address(url: &Uri, port_default: u16) -> String {
+    let port = url.port_u16().unwrap_or(port_default);
+    format!("{}:{port}", url.host().unwrap_or_default())
+}
+
+fn fixed(address: &str) -> Static {
+    Static::of([address], None).unwrap_or_default()
+}
+
+/// If signals go to different hosts.
+fn own_addresses(urls: &[Uri; 4]) -> Option<[String; 4]> {
+    let addresses = urls.each_ref().map(|url| address(url, 80));
+    addresses.windows(2).any(|pair| pair[0] != pair[1]).then_some(addresses)
+}
+
+fn remote(section: &Section<'_>, kind: Kind, list: Static, signals_missing: Vec<Signal>) -> Made {
     let queue = section.block("sending_queue", &delivery::SENDING_QUEUE);
     Made {
         kind,
+        backends: Some(Backends::of(list)),
         queue: delivery::queue(&queue),
         retry: delivery::retry(&section.block("retry_on_failure", &delivery::RETRY)),
         remote: Some(Remote {

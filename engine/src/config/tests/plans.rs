@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use forebay_exporters::destination::{Algorithm, Kind};
+use forebay_exporters::destination::{Algorithm, Destination, Kind};
+use forebay_exporters::discovery::Discovery;
 use forebay_tuning::cores::Placement;
 
 use super::*;
@@ -77,7 +78,7 @@ fn the_collectors_short_forms_and_old_names_are_taken() {
     assert_eq!(plan.pipelines[0].name, "traces/x");
     assert_eq!(plan.pipelines[1].destinations, [1, 0]);
     let Kind::OtlpGrpc(grpc) = &plan.destinations[0].kind else { panic!("otlp is otlp_grpc") };
-    assert_eq!(grpc.endpoint.to_string(), "http://a:4317/");
+    assert_eq!(only_address(&plan.destinations[0]), "a:4317");
     assert_eq!(grpc.compression.algorithm, Algorithm::Zstd);
     assert!(grpc.headers["x-tenant"].is_sensitive());
     let Kind::OtlpHttp(http) = &plan.destinations[1].kind else { panic!("otlphttp is otlp_http") };
@@ -211,23 +212,23 @@ fn variables_are_expanded_once_and_typed_where_they_stand_alone() {
              service: {{pipelines: {{traces: {{exporters: [otlp_grpc]}}}}}}"
         );
         load_over(&yaml).map(|made| match made.plan.destinations[0].kind.clone() {
-            Kind::OtlpGrpc(grpc) => grpc,
+            Kind::OtlpGrpc(grpc) => (grpc, only_address(&made.plan.destinations[0])),
             kind => panic!("{kind:?}"),
         })
     };
-    let made = grpc(
+    let (made, address) = grpc(
         "    timeout: ${env:NONE:-7}s\n    connections: ${env:NONE:-${env:SIZE}}\n    \
          authority: ${env:EMPTY}\n    \
          headers: {a: 'x-$$-${env:TOKEN}-$', b: \"${env:DOLLAR}\", c: '${NONE:-}'}",
     )
     .expect("proper");
-    assert_eq!(made.endpoint.to_string(), "http://collector:4317/");
+    assert_eq!(address, "collector:4317");
     assert_eq!((made.timeout, made.connections), (Duration::from_secs(7), 77));
     assert_eq!(made.authority, None);
     assert_eq!(made.headers["a"], "x-$-s3cret-$");
     assert_eq!(made.headers["b"], "${env:TOKEN}");
     assert_eq!(made.headers["c"], "");
-    let made = grpc("    headers: ${env:HEADERS}").expect("a map in a variable");
+    let (made, _) = grpc("    headers: ${env:HEADERS}").expect("a map in a variable");
     assert_eq!(made.headers["x-b"], "2");
     let problems = grpc("    headers: \"${env:HEADERS}\"").expect_err("quoted, it is a text");
     check(&problems, &["c.yaml:4:14: exporters.otlp_grpc.headers must be a map"]);
@@ -383,4 +384,13 @@ fn provided_buffers_follow_the_memory_budget_unless_they_are_counted() {
     assert_eq!(buffers("engine: {memory: {budget_bytes: 65MiB}}"), 128);
     assert_eq!(buffers("engine: {ring: {buffer_bytes: 64KiB}}"), 64);
     assert_eq!(buffers("engine: {ring: {buffers: 32}}"), 32);
+}
+
+fn only_address(destination: &Destination) -> String {
+    match &destination.backends.discovery {
+        Discovery::Static(list) if list.endpoints.len() == 1 => {
+            list.endpoints[0].address().to_owned()
+        }
+        other => panic!("{other:?}"),
+    }
 }
