@@ -78,6 +78,9 @@ class Collector:
         if self._server:
             self._server.kill()
 
+    def signal(self, number: int) -> None:
+        self._server.signal(number)
+
     def requests(self) -> list[dict]:
         """What came, in OTLP JSON; whole only after `end`."""
         if not self.file.exists():

@@ -152,6 +152,10 @@ class Server:
             lines.append(" ".join([name, stat.rpartition(")")[2].split()[0], *rest]))
         return "\n".join(lines) + "\n"
 
+    def signal(self, number: int) -> None:
+        """For stopping and going on."""
+        self._child.send_signal(number)
+
     def kill(self) -> None:
         """SIGKILL, for crashes on purpose and for clearing up."""
         if self.runs():

@@ -11,6 +11,7 @@ import by_curl
 import by_grpcurl
 import comparing
 import conformance
+import fleet
 import profiles
 import proxies
 import refusals
@@ -39,6 +40,7 @@ def all_scenarios() -> list[Scenario]:
         *exporter_compressions(),
         *generators(),
         *with_trouble(),
+        *fleets(),
         *answers(),
         *behind_proxies(),
         *suites(),
@@ -128,6 +130,16 @@ def with_trouble() -> list[Scenario]:
         Scenario("kill -9 with acks delivered", troubles.killed, forebay_only=True),
         Scenario("fan-out to two Collectors", troubles.fan_out),
         Scenario("fan-out while one Collector is down", troubles.fan_out_one_down),
+    ]
+
+
+def fleets() -> list[Scenario]:
+    """Several Collectors behind one exporter."""
+    return [
+        Scenario("a fleet whose members restart in turn", fleet.restarts, forebay_only=True),
+        Scenario("a fleet of which one is killed", fleet.one_is_killed, forebay_only=True),
+        Scenario("a fleet of which one hangs", fleet.one_hangs, forebay_only=True),
+        Scenario("traces stay together", fleet.traces_stay_together, forebay_only=True),
     ]
 
 
