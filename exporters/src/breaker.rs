@@ -8,10 +8,11 @@
 //!
 //! Enough are [`Settings::success_threshold`] probes in a row.
 //!
-//! Two things open a breaker. [`Settings::failure_threshold`] failures in a row, or a window of
-//! nothing but failures, say that the endpoint is **broken**: sending to it costs a timeout, so it
-//! is always shut off. A high share of failures or of slow calls says that it does worse than it
-//! should: it is **ejected**, but only while enough of the fleet remains (see [`Fleet`]).
+//! Two things open a breaker. [`Settings::failure_threshold`] calls in a row without a proper
+//! answer, or a window of nothing but failures, say that the endpoint is **broken**: sending to it
+//! costs a timeout, so it is always shut off. A high share of failures or of slow calls says that
+//! it does worse than it should: it is **ejected**, but only while enough of the fleet remains (see
+//! [`Fleet`]).
 //!
 //! Sans I/O: time and randomness are arguments. Never locks, never allocates.
 //!
@@ -51,7 +52,8 @@ use word::{CLOSED, HALF_OPEN, OPEN, RETIRED, Word};
 /// How much of an endpoint's trouble is too much.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Failures in a row that open the breaker; 0: none does. Default 5.
+    /// Calls in a row without a proper answer ([`Outcome::Failure`]) that open the breaker; 0: none
+    /// do. Default 5.
     pub failure_threshold: u32,
     /// Share of failed calls in the window that opens it; above 1.0: none does. Default 0.5.
     pub failure_rate: f64,
@@ -65,12 +67,12 @@ pub struct Settings {
     pub window_calls: u32,
     /// Rates of fewer calls say nothing. Default 20.
     pub minimum_calls: u32,
-    /// How long the breaker stays open the first time. Default 5 s.
+    /// How long the breaker stays open the first time. Default 1 s.
     pub recovery_timeout: Duration,
     /// Each opening that follows soon lasts this many times longer. Default 2.
     pub recovery_multiplier: f64,
     /// Never longer than this, jitter aside. A breaker that was closed for this long starts again
-    /// from the shortest. Default 60 s.
+    /// from the shortest. Default 30 s.
     pub recovery_timeout_max: Duration,
     /// Up to this share is added at random, so that breakers do not probe in step. Default 0.25.
     pub recovery_jitter: f64,
@@ -91,9 +93,9 @@ impl Default for Settings {
             window: Duration::from_secs(10),
             window_calls: 100,
             minimum_calls: 20,
-            recovery_timeout: Duration::from_secs(5),
+            recovery_timeout: Duration::from_secs(1),
             recovery_multiplier: 2.0,
-            recovery_timeout_max: Duration::from_secs(60),
+            recovery_timeout_max: Duration::from_secs(30),
             recovery_jitter: 0.25,
             success_threshold: 3,
             probe_timeout: Duration::from_secs(45),
@@ -350,8 +352,10 @@ impl Breaker {
                     return None;
                 }
             }
-            Outcome::Failure => {
-                self.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
+            Outcome::Failure | Outcome::Unwell => {
+                if outcome == Outcome::Failure {
+                    self.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
+                }
                 self.window.record(now_ms, if is_slow { Kind::SlowFailed } else { Kind::Failed });
             }
         }

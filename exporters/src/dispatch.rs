@@ -190,7 +190,8 @@ impl Dispatcher {
     ) -> After {
         let tried = delivery.tried.count();
         let has_others = tried < Tried::MAX && tried < self.reader.snapshot().endpoints().len();
-        let is_endpoints_fault = matches!(outcome, Outcome::Failure | Outcome::Overloaded { .. });
+        let is_endpoints_fault =
+            matches!(outcome, Outcome::Failure | Outcome::Unwell | Outcome::Overloaded { .. });
         if has_others && is_endpoints_fault {
             return match delivery.backoff.failed_here(&self.retry, began, now) {
                 Next::Wait(_) => After::Elsewhere,

@@ -117,7 +117,9 @@ impl fmt::Display for Transition {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::FailuresInARow { failures } => write!(f, "{failures} failures in a row"),
+            Cause::FailuresInARow { failures } => {
+                write!(f, "{failures} requests in a row had no proper answer")
+            }
             Cause::FailureRate { failures, calls } => {
                 write!(f, "{failures} of the last {calls} requests failed")
             }

@@ -10,8 +10,9 @@ use std::time::Instant;
 /// How much of a fleet may be ejected.
 #[derive(Clone, Copy, Debug)]
 pub struct FleetSettings {
-    /// At most this share of the fleet is ejected for a rate at a time, but always one may be.
-    /// Default 10.
+    /// At most this share of the fleet is ejected for a rate at a time, but of two or more always
+    /// one may be. An only endpoint never is: what it does take is better than nothing. Default
+    /// 10.
     pub max_ejection_percent: u32,
     /// With less than this share of the fleet closed there is panic: what was ejected for a rate
     /// is used again, because the few that are left would drown, and nothing more is ejected. What
@@ -119,7 +120,8 @@ impl Fleet {
         let relaxed = Ordering::Relaxed;
         let reserved = self.ejected.fetch_update(relaxed, relaxed, |ejected| {
             let closed_after = members.saturating_sub(self.broken() + ejected + 1);
-            let is_allowed = ejected < ejected_max && !self.would_panic(closed_after);
+            let has_room = members > 1 && ejected < ejected_max;
+            let is_allowed = has_room && !self.would_panic(closed_after);
             is_allowed.then_some(ejected + 1)
         });
         if reserved.is_err() {

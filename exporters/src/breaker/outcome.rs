@@ -14,8 +14,12 @@ use crate::verdict::{Failure, FailureKind, Remedy, Verdict};
 pub enum Outcome {
     /// It took the call.
     Success,
-    /// No connection, no answer, UNAVAILABLE without a delay, a 5xx: it does not work.
+    /// No connection, no answer, or none that can be read: it does not work. INTERNAL and UNKNOWN
+    /// too, because each costs a batch. So many in a row open the breaker.
     Failure,
+    /// UNAVAILABLE without a delay, 502 to 504: something is alive there, perhaps a proxy of whose
+    /// servers one is ill, so the share of such answers decides.
+    Unwell,
     /// It works and refused the batch for good: counts for nothing, and proves a probe.
     Answered,
     /// It works and has too much to do: RESOURCE_EXHAUSTED, 429, or any answer with a delay. Not
@@ -47,11 +51,11 @@ impl Outcome {
             // an endpoint that says so to everything is better left alone.
             (FailureKind::Refused, Some(code::INTERNAL | code::UNKNOWN)) => Outcome::Failure,
             (FailureKind::Refused, _) => Outcome::Answered,
+            (FailureKind::Unavailable, _) => Outcome::Unwell,
             (
                 FailureKind::Connect
                 | FailureKind::Disconnected
                 | FailureKind::Timeout
-                | FailureKind::Unavailable
                 | FailureKind::Garbage,
                 _,
             ) => Outcome::Failure,

@@ -15,8 +15,20 @@ fn alone(settings: Settings, epoch: Instant) -> Breaker {
     Breaker::new(settings, fleet_of(FleetSettings::default(), epoch), epoch)
 }
 
+/// With another endpoint in its fleet, so that it may be ejected.
+fn accompanied(settings: Settings, epoch: Instant) -> (Breaker, Breaker) {
+    let fleet = fleet_of(FleetSettings::default(), epoch);
+    let other = Breaker::new(settings, Arc::clone(&fleet), epoch);
+    (Breaker::new(settings, fleet, epoch), other)
+}
+
 fn steady() -> Settings {
-    Settings { recovery_jitter: 0.0, ..Settings::default() }
+    Settings {
+        recovery_timeout: 5 * SECOND,
+        recovery_timeout_max: 60 * SECOND,
+        recovery_jitter: 0.0,
+        ..Settings::default()
+    }
 }
 
 fn rng() -> fastrand::Rng {
@@ -230,16 +242,16 @@ fn a_share_of_failures_or_of_slow_calls_opens_after_the_minimum_of_calls() {
     let epoch = Instant::now();
     let settings = Settings { failure_threshold: 0, ..steady() };
     let mut calls = 0;
-    let breaker = alone(settings, epoch);
+    let (breaker, _other) = accompanied(settings, epoch);
     let told = (1..200).find_map(|call| {
         calls = call;
-        let outcome = if call % 2 == 0 { Outcome::Success } else { Outcome::Failure };
+        let outcome = if call % 2 == 0 { Outcome::Success } else { Outcome::Unwell };
         ends(&breaker, epoch, outcome)
     });
     let Some(Transition::Opened { cause, .. }) = told else { panic!("it stayed closed") };
     assert_eq!((calls, cause), (21, Cause::FailureRate { failures: 11, calls: 21 }));
 
-    let breaker = alone(settings, epoch);
+    let (breaker, _other) = accompanied(settings, epoch);
     let told = (1..200).find_map(|call| {
         calls = call;
         let latency = if call % 4 == 0 { SECOND } else { 3 * SECOND };
@@ -249,6 +261,22 @@ fn a_share_of_failures_or_of_slow_calls_opens_after_the_minimum_of_calls() {
     let Some(Transition::Opened { cause, .. }) = told else { panic!("it stayed closed") };
     // The twentieth call is a fast one, which opens nothing.
     assert_eq!((calls, cause), (21, Cause::SlowCallRate { slow: 16, calls: 21 }));
+}
+
+#[test]
+fn an_only_endpoint_that_answers_is_shut_off_when_nothing_works_and_not_for_a_share() {
+    let now = Instant::now();
+    let breaker = alone(steady(), now);
+    for call in 0..1_000 {
+        let outcome = if call % 10 == 0 { Outcome::Success } else { Outcome::Unwell };
+        assert_eq!(ends(&breaker, now, outcome), None);
+    }
+    assert!(breaker.fleet.spared() > 0);
+    let breaker = alone(steady(), now);
+    let told: Vec<_> = (0..20).filter_map(|_| ends(&breaker, now, Outcome::Unwell)).collect();
+    let cause = Cause::FailureRate { failures: 20, calls: 20 };
+    let open_for = 5 * SECOND;
+    assert_eq!(told, [Transition::Opened { from_probe: false, cause, open_for }]);
 }
 
 #[test]
@@ -424,7 +452,7 @@ fn answers_say_of_the_endpoint_what_they_mean() {
     };
     let delay = Some(7 * SECOND);
     assert_eq!(said(200, None), Outcome::Success);
-    assert_eq!(said(503, None), Outcome::Failure);
+    assert_eq!(said(503, None), Outcome::Unwell);
     assert_eq!(said(503, Some("7")), Outcome::Overloaded { delay });
     assert_eq!(said(429, Some("7")), Outcome::Overloaded { delay });
     assert_eq!(said(429, None), Outcome::Overloaded { delay: None });
@@ -432,7 +460,8 @@ fn answers_say_of_the_endpoint_what_they_mean() {
     for status in [400, 401, 403, 404, 413] {
         assert_eq!(said(status, None), Outcome::Answered, "{status}");
     }
-    for kind in [FailureKind::Connect, FailureKind::Disconnected, FailureKind::Timeout] {
+    let unanswered = [FailureKind::Connect, FailureKind::Disconnected, FailureKind::Timeout];
+    for kind in unanswered {
         assert_eq!(Outcome::of(&again(kind, "")), Outcome::Failure, "{kind:?}");
     }
     assert_eq!(Outcome::of(&again(FailureKind::Internal, "")), Outcome::Unsent);

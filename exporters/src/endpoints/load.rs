@@ -57,7 +57,9 @@ impl Load {
         let sample = match outcome {
             Outcome::Unsent => return,
             Outcome::Success | Outcome::Answered => measured,
-            Outcome::Failure | Outcome::Overloaded { .. } => measured.max(FAILURE_US),
+            Outcome::Failure | Outcome::Unwell | Outcome::Overloaded { .. } => {
+                measured.max(FAILURE_US)
+            }
         };
         let (done, lost) = (Ordering::Relaxed, Ordering::Relaxed);
         let mut old = self.average.load(Ordering::Relaxed);
