@@ -281,6 +281,20 @@ pub struct Retry {
     pub codes: RetryCodes,
 }
 
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry {
+            enabled: true,
+            initial_interval: Duration::from_secs(5),
+            multiplier: 1.5,
+            max_interval: Duration::from_secs(30),
+            max_elapsed_time: None,
+            max_attempts: None,
+            codes: RetryCodes::default(),
+        }
+    }
+}
+
 /// What is tried again. By default what OTLP says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetryCodes {

@@ -3,6 +3,11 @@
 //! `engine` makes one [`lane::Lane`] per destination and exporter core, offers batches to it and
 //! hears of each batch's end exactly once through [`batch::Returns`]. Nothing here knows how a
 //! batch came about, and nothing here drops one without saying so.
+//!
+//! The delivery policy stands by itself: a program that calls a fleet of its own needs
+//! [`discovery`], [`endpoints`] with their [`breaker`]s, a [`balance::Balancer`], a
+//! [`budget::RetryBudget`] and a [`dispatch::Dispatcher`], and nothing else of this crate. The
+//! example `microservices_demo` puts them together, in its file `upstream.rs`.
 
 pub mod balance;
 pub mod batch;
