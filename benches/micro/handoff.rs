@@ -40,8 +40,13 @@ fn main() -> ExitCode {
 const BATCHES: u64 = 4_096;
 /// Tells the other thread to end.
 const STOP: u64 = u64::MAX;
-const OPTIONS: Options =
-    Options { entries: 8, buffers: 2, buffer_bytes: 4096, highest: Rung::Deferred };
+const OPTIONS: Options = Options {
+    entries: 8,
+    buffers: 2,
+    buffer_bytes: 4096,
+    datagram_buffers: 0,
+    highest: Rung::Deferred,
+};
 
 /// Where the two threads run.
 struct Cores {

@@ -156,6 +156,7 @@ fn turn<'a>(requests: &'a mut Vec<Request>) -> Turn<'a> {
         listener: 0,
         limits: &LIMITS,
         // A value without fields lives as long as anybody likes.
+        peer: None,
         door: Box::leak(Box::new(OpenDoor)),
         requests,
         date: "Thu, 01 Jan 2026 00:00:00 GMT",

@@ -213,6 +213,7 @@ impl Worker {
                 self.ring.close(key);
             }
             Done::ReceivedInto { .. } | Done::ReceiveIntoEnded { .. } | Done::Woken => {}
+            Done::Datagrams { .. } | Done::DatagramsEnded { .. } | Done::DatagramsSent { .. } => {}
         }
     }
 }

@@ -10,8 +10,13 @@ const KEPT_BYTES_MAX: usize = 4 << 20;
 /// The ring of load, sink and floor. Buffers are large: whoever measures must not pay more per
 /// byte than what it measures.
 pub fn ring() -> Result<Uring, String> {
-    let options =
-        Options { entries: 1024, buffers: 256, buffer_bytes: 64 << 10, highest: Rung::Deferred };
+    let options = Options {
+        entries: 1024,
+        buffers: 256,
+        buffer_bytes: 64 << 10,
+        datagram_buffers: 0,
+        highest: Rung::Deferred,
+    };
     Uring::new(&options)
 }
 

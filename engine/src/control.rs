@@ -15,6 +15,7 @@ use forebay_exporters::lane::Lane;
 use crate::config::plan::Plan;
 use crate::ledger::Ledger;
 use crate::shard::{Phase, ShardStats};
+use crate::tls::Doors;
 
 /// What the control plane may look at.
 pub struct View {
@@ -28,5 +29,6 @@ pub struct View {
     /// By destination.
     pub clusters: Vec<Arc<Cluster>>,
     pub phase: Arc<Phase>,
+    pub tls: Arc<Doors>,
     pub epoch: Instant,
 }

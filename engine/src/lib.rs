@@ -23,6 +23,7 @@ pub mod run;
 pub mod services;
 pub mod shard;
 pub mod spread;
+pub mod tls;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

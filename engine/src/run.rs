@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use forebay_exporters::cluster::Cluster;
 use forebay_exporters::core::{Seat, Stop, start};
@@ -31,9 +31,12 @@ use crate::handoff::{ReturnPaths, ReturnQueue};
 use crate::ledger::Ledger;
 use crate::neighbours::Neighbours;
 use crate::shard::{Parts, Phase, Shard, ShardStats, ring_options};
+use crate::tls::Doors;
 
 /// Of the time for draining, what is kept for accounting after the exporters gave up.
 const ACCOUNTING: Duration = Duration::from_secs(2);
+/// How often it is asked whether files of TLS are to be looked at.
+const TLS_STEP: Duration = Duration::from_millis(500);
 /// How often the end is looked for while the process drains.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
@@ -83,6 +86,9 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
         None => None,
     };
     let engine = Engine::start(plan.clone())?;
+    if !engine.view.tls.is_empty() {
+        tokio::spawn(keep_tls(engine.view.tls.clone(), listen_for(SignalKind::hangup())?));
+    }
     let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
     let health_address = health.as_ref().and_then(|listener| listener.local_addr().ok());
     if let Some(listener) = metrics {
@@ -110,6 +116,22 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
     tokio::select! {
         code = engine.stop() => Ok(if broken { ExitCode::FAILURE } else { code }),
         () = second(&mut terminate, &mut interrupt) => Ok(ended_at_once()),
+    }
+}
+
+/// Looks at the files of TLS when their time has come, and at all of them at each SIGHUP. Files
+/// may be slow: that is another thread's to wait for.
+async fn keep_tls(doors: Arc<Doors>, mut hangup: Signal) {
+    loop {
+        let asked = tokio::time::timeout(TLS_STEP, hangup.recv()).await.is_ok();
+        let doors = doors.clone();
+        let look = move || {
+            doors.reload(Instant::now(), asked);
+            doors.warn(Instant::now(), SystemTime::now());
+        };
+        if let Err(error) = tokio::task::spawn_blocking(look).await {
+            tracing::error!(%error, "TLS files could not be looked at; they will be again");
+        }
     }
 }
 
@@ -159,6 +181,8 @@ impl Engine {
         let host = Host::detect();
         let cores = cores::plan(&plan.engine.cores, &host)?;
         let shards = cores.receivers.len();
+        let tls = Arc::new(Doors::open(&plan)?);
+        tls.warn(Instant::now(), SystemTime::now());
         let (addresses, sockets) = bind(&plan, shards)?;
         let stop = Arc::new(Stop::new());
         let returns: Vec<_> = (0..shards).map(|_| Arc::new(ReturnQueue::new())).collect();
@@ -172,6 +196,7 @@ impl Engine {
             lanes,
             clusters,
             phase: Arc::new(Phase::default()),
+            tls,
             epoch: Instant::now(),
             plan,
         });
@@ -190,11 +215,12 @@ impl Engine {
         for (listener, address) in self.view.plan.listeners.iter().zip(&self.addresses) {
             let endpoint = address.to_string();
             let receiver = listener.receiver_name.as_str();
+            let tls = listener.tls.is_some();
             if listener.grpc.is_some() {
-                tracing::info!(endpoint, receiver, "Starting GRPC server");
+                tracing::info!(endpoint, receiver, tls, "Starting GRPC server");
             }
             if listener.http.is_some() {
-                tracing::info!(endpoint, receiver, "Starting HTTP server");
+                tracing::info!(endpoint, receiver, tls, "Starting HTTP server");
             }
         }
         let only_local = self.addresses.iter().all(|address| address.ip().is_loopback());
@@ -401,6 +427,7 @@ fn start_receivers(
             phase: view.phase.clone(),
             lanes: view.lanes.clone(),
             sockets,
+            acceptors: view.tls.acceptors(),
             neighbours,
             epoch: view.epoch,
         };

@@ -26,6 +26,7 @@ use forebay_net::request::{Limits, Nanos, Request};
 use forebay_net::ring::{Options, Ring, Rung};
 use forebay_net::server::Server;
 use forebay_net::server::lifetime::Lifetime;
+use forebay_net::tls::Acceptor;
 use forebay_net::wake::Wake;
 
 use self::sharing::{BusyClock, Sharing};
@@ -96,6 +97,8 @@ pub struct Parts<S> {
     pub lanes: Vec<Vec<Arc<Lane>>>,
     /// One listening socket per listener of the plan.
     pub sockets: Vec<S>,
+    /// By listener, if it speaks TLS.
+    pub acceptors: Vec<Option<Arc<Acceptor>>>,
     /// Its place among the receiver cores.
     pub neighbours: Neighbours<S>,
     /// All shards count from here.
@@ -144,10 +147,11 @@ impl<R: Ring> Shard<R> {
     /// Begins to accept on `ring`.
     pub fn new(parts: Parts<R::Socket>, ring: R) -> Shard<R> {
         let Parts { index, plan, ledger, stats, peers, returns, phase, .. } = parts;
-        let Parts { lanes, sockets, mut neighbours, epoch, .. } = parts;
+        let Parts { lanes, sockets, acceptors, mut neighbours, epoch, .. } = parts;
         let lifetimes: Vec<Lifetime> = plan.listeners.iter().map(lifetime).collect();
         let mut server = Server::new(ring, net_limits(&plan.engine), sockets)
-            .with_lifetimes(&lifetimes, index as u64);
+            .with_lifetimes(&lifetimes, index as u64)
+            .with_tls(acceptors, plan.engine.limits.handshakes_max);
         server.hold_fresh();
         let wake = server.wake();
         returns.attach(wake.clone());
@@ -447,6 +451,7 @@ pub fn ring_options(ring: &plan::Ring) -> Options {
         entries: ring.entries,
         buffers: ring.buffers,
         buffer_bytes: ring.buffer_bytes,
+        datagram_buffers: 0,
         highest: match ring.rung {
             plan::Rung::Auto => Rung::Deferred,
             plan::Rung::Multishot => Rung::Cooperative,

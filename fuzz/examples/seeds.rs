@@ -71,6 +71,15 @@ fn main() -> std::io::Result<()> {
     for (name, seed) in forebay_fuzz::hpack::seeds() {
         write("hpack", name, seed)?;
     }
+    for (name, seed) in forebay_fuzz::http3::seeds() {
+        write("http3", name, &seed)?;
+    }
+    for (name, seed) in forebay_fuzz::qpack::seeds() {
+        write("qpack", name, seed)?;
+    }
+    for (name, seed) in forebay_fuzz::quic::seeds() {
+        write("quic", name, seed)?;
+    }
     write("grpc", "framed", b"\0\0\0\0\x03abc")?;
     write("grpc", "two", b"\x01\0\0\0\x01a\0\0\0\0\0")?;
     write("grpc", "timeout", b"99999999m")?;

@@ -5,10 +5,16 @@
 pub mod hpack;
 pub mod http1;
 pub mod http2;
+pub mod http3;
 mod porch;
+pub mod qpack;
+pub mod quic;
 
 #[path = "../../net/tests/protocols/pipe.rs"]
 mod pipe;
+#[allow(dead_code, reason = "the targets use a part of it")]
+#[path = "../../net/tests/protocols/streams.rs"]
+mod streams;
 
 #[allow(dead_code, reason = "the targets use a part of it")]
 #[path = "../../codec/tests/oracle/agreement.rs"]

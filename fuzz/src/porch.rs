@@ -92,6 +92,7 @@ impl Porch {
             key: Key { index: 0, generation: 0 },
             listener: 0,
             limits: &self.limits,
+            peer: None,
             door: &mut self.books,
             requests: &mut self.requests,
             date: "Thu, 01 Jan 1970 00:00:00 GMT",

@@ -2,15 +2,23 @@
 //!
 //! Speaks no protocol over it and never retries: every address of the name is tried once.
 
+mod line;
+mod secured;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::future::or;
 use http::Uri;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
+pub use self::line::Line;
+use self::secured::Secured;
 use crate::glommio_io::{Stream, blocking, sleep};
 
 /// Where to connect to.
@@ -38,6 +46,15 @@ impl Target {
     }
 }
 
+/// TLS towards a target.
+#[derive(Clone)]
+pub struct Security {
+    /// Whom to trust, what to show, and which protocols to offer.
+    pub config: Arc<ClientConfig>,
+    /// What the peer's certificate must be for; `None`: the target's host.
+    pub name: Option<ServerName<'static>>,
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
@@ -48,10 +65,32 @@ impl fmt::Display for Target {
 }
 
 /// Resolves `target` and connects to the first of its addresses that answers, within `timeout` in
-/// all. `turn` says with which address to begin, so that connections spread over them.
+/// all. `turn` says with which address to begin, so that connections spread over them. With
+/// `security` the TLS handshake follows, within one more `timeout`.
 ///
 /// The error names every address tried and what it said.
-pub async fn dial(target: &Target, turn: usize, timeout: Duration) -> io::Result<Stream> {
+pub async fn dial(
+    target: &Target,
+    turn: usize,
+    timeout: Duration,
+    security: Option<&Security>,
+) -> io::Result<Line> {
+    let stream = connect(target, turn, timeout).await?;
+    let Some(Security { config, name }) = security else {
+        return Ok(Line::Plain(stream));
+    };
+    let name = match name {
+        Some(name) => name.clone(),
+        None => ServerName::try_from(target.host.clone()).map_err(|_| {
+            let text = format!("no certificate can be for the host {}", target.host);
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        })?,
+    };
+    let handshake = Secured::connect(stream, config.clone(), name);
+    Ok(Line::Secured(Box::new(within(timeout, "the TLS handshake", handshake).await?)))
+}
+
+async fn connect(target: &Target, turn: usize, timeout: Duration) -> io::Result<Stream> {
     let mut addresses = within(timeout, "looking up the name", resolve(target.clone())).await?;
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"));

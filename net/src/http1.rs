@@ -205,6 +205,7 @@ impl Http1 {
             true => Framing::Chunked(Chunked::new()),
             false => Framing::Length(head.content_length.unwrap_or(0)),
         };
+        head.peer.clone_from(&turn.peer);
         let admitted = match turn.door.admit(&mut head) {
             Ok(admitted) => admitted,
             Err(answer) => return self.refuse(answer, framing, expects, turn),

@@ -16,11 +16,11 @@
 //!   What costs work and brings no request is bounded by [`calm`], and told to the door.
 
 mod answers;
-mod calm;
+pub(crate) mod calm;
 pub mod client;
 mod frame;
-mod head;
-mod hpack;
+pub(crate) mod head;
+pub(crate) mod hpack;
 mod messages;
 mod receive;
 mod requests;
@@ -209,8 +209,8 @@ impl Http2 {
     fn end(&mut self, turn: &mut Turn<'_>) {
         for stream in self.streams.take_all() {
             match stream.recv {
-                Recv::Body(receiving) => {
-                    turn.door.release(receiving.reserved);
+                Recv::Body(arriving) => {
+                    turn.door.release(arriving.kept.reserved);
                     turn.door.abandoned(Protocol::Http2);
                 }
                 Recv::Messages(messages) => self.lose(stream.id, messages, turn),
@@ -278,9 +278,9 @@ impl Http2 {
         let (now, limits) = (turn.now, turn.limits);
         let body_is_late = |since: Nanos| since + limits.body_timeout <= now;
         let answer_is_late = |since: Nanos| since + limits.write_timeout <= now;
-        let bodies = self
-            .streams
-            .ids(|stream| matches!(&stream.recv, Recv::Body(body) if body_is_late(body.since)));
+        let bodies = self.streams.ids(
+            |stream| matches!(&stream.recv, Recv::Body(body) if body_is_late(body.kept.since)),
+        );
         let discarded = self
             .streams
             .ids(|stream| matches!(&stream.recv, Recv::Discard(rest) if body_is_late(rest.since)));
@@ -425,7 +425,7 @@ impl Core for Http2 {
         let unfinished =
             self.is_unfinished().then(|| self.unfinished_since + limits.header_timeout);
         let of_stream = |stream: &stream::Stream| match (&stream.recv, &stream.send) {
-            (Recv::Body(receiving), _) => Some(receiving.since + limits.body_timeout),
+            (Recv::Body(arriving), _) => Some(arriving.kept.since + limits.body_timeout),
             (Recv::Discard(discarding), _) => Some(discarding.since + limits.body_timeout),
             (_, Send::Blocked(unsent)) => Some(unsent.since + limits.write_timeout),
             _ => stream.stalls_since().map(|since| since + limits.body_timeout),

@@ -9,13 +9,18 @@
 //! - Time comes in as `now`; nothing here reads a clock.
 //! - Every buffer is bounded, by a limit or by the budget that the [`request::Door`] keeps.
 
+mod body;
+pub mod datagrams;
 pub mod dial;
 pub mod fields;
 pub mod glommio_io;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
+pub mod http3;
+pub mod quic;
 pub mod request;
 pub mod ring;
 pub mod server;
+pub mod tls;
 pub mod wake;

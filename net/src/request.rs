@@ -11,6 +11,7 @@ use http::{HeaderName, Method, StatusCode};
 
 use crate::fields::Fields;
 use crate::ring::Key;
+use crate::tls::peer::PeerIdentity;
 
 /// Nanoseconds on the monotonic clock of whoever drives this code.
 pub type Nanos = u64;
@@ -19,6 +20,7 @@ pub type Nanos = u64;
 pub enum Protocol {
     Http1,
     Http2,
+    Http3,
 }
 
 /// A request's head. `path` is without its query.
@@ -32,13 +34,15 @@ pub struct Head {
     pub headers: Fields,
     /// Bytes of body that the client announced, if it did.
     pub content_length: Option<u64>,
+    /// Who the client proved to be, by a certificate.
+    pub peer: Option<Arc<PeerIdentity>>,
 }
 
 /// Names a request until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId {
     pub key: Key,
-    /// HTTP/2's stream id; for HTTP/1.1 the number of the request on its connection.
+    /// HTTP/2's stream id; else the number of the request on its connection.
     pub stream: u32,
 }
 
@@ -280,6 +284,8 @@ pub struct Turn<'a> {
     pub key: Key,
     pub listener: u16,
     pub limits: &'a Limits,
+    /// Who the connection's client is, if it has a certificate.
+    pub peer: Option<Arc<PeerIdentity>>,
     pub door: &'a mut dyn Door,
     pub requests: &'a mut Vec<Request>,
     /// For the `Date` header: an IMF-fixdate, as long as the turn lasts.

@@ -10,10 +10,13 @@
 //!
 //! Not here: protocols, timers, what to do with a connection (`server`).
 
+mod control;
+pub mod datagrams;
 pub mod explain;
 pub mod fake;
 mod provided;
 mod slots;
+pub(crate) mod socket_options;
 pub mod uring;
 
 use std::io;
@@ -22,6 +25,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use self::datagrams::{Arrival, Departure};
 use crate::wake::Wake;
 
 /// Names a socket on its ring. A slot is used again under another generation, so that a late
@@ -65,6 +69,10 @@ pub struct Options {
     pub buffers: u16,
     /// Bytes of one provided buffer.
     pub buffer_bytes: u32,
+    /// Buffers of 68 KiB for datagrams, a power of two; 0 for a ring without datagram sockets.
+    /// They are mapped when the first such socket is opened, and resident as far as they are used:
+    /// a small datagram uses a page.
+    pub datagram_buffers: u16,
     /// Where the ladder is entered.
     pub highest: Rung,
 }
@@ -73,8 +81,16 @@ pub struct Options {
 /// [`Ring::give_back`]: a chunk that is kept is a buffer that the kernel lacks.
 #[derive(Debug)]
 pub enum Chunk {
-    Provided { buffer: u16, bytes: u32 },
+    Provided {
+        buffer: u16,
+        bytes: u32,
+    },
     Owned(BytesMut),
+    /// What came with the datagrams, and then they themselves.
+    Datagrams {
+        buffer: u16,
+        bytes: u32,
+    },
 }
 
 /// Why a receive is no longer armed.
@@ -127,6 +143,23 @@ pub enum Done<S> {
     SendFailed {
         key: Key,
         error: io::Error,
+    },
+    /// One datagram, or several of one sender: see [`Ring::arrival`].
+    Datagrams {
+        socket: u16,
+        chunk: Chunk,
+    },
+    /// A datagram socket receives no more until it is armed again; also a failure ends nothing
+    /// else, and [`End::Eof`] does not come.
+    DatagramsEnded {
+        socket: u16,
+        end: End,
+    },
+    /// The kernel is done with one of this socket's sends. With an error some or all of it was not
+    /// sent; the socket goes on.
+    DatagramsSent {
+        socket: u16,
+        error: Option<io::Error>,
     },
     /// Somebody used this ring's [`crate::wake::Wake`].
     Woken,
@@ -182,8 +215,25 @@ pub trait Ring {
     /// Ends the connection. Its key means nothing from here on; the slot is free once the kernel
     /// has let go of it.
     fn close(&mut self, key: Key);
-    /// The bytes of a chunk.
+
+    /// Takes a bound datagram socket. Its number is the order of calls, and is not used again.
+    fn open_datagrams(&mut self, socket: Self::Socket) -> io::Result<u16>;
+    /// Arms receiving on a datagram socket; nothing if it is armed, or closed.
+    fn receive_datagrams(&mut self, socket: u16);
+    /// Sends that this socket has room for beside those in flight. 0 also where it is closed.
+    fn datagram_room(&self, socket: u16) -> usize;
+    /// Sends datagrams to one receiver, if there is room. Sends that are in flight together may
+    /// overtake each other.
+    fn send_datagrams(&mut self, socket: u16, departure: Departure);
+    /// Receives no more, and closes the socket once what is in flight is sent.
+    fn close_datagrams(&mut self, socket: u16);
+    /// Where the datagrams of a [`Done::Datagrams`] come from, and where one ends.
+    fn arrival(&self, chunk: &Chunk) -> Arrival;
+
+    /// The bytes of a chunk; of datagrams those of their payload.
     fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8];
+    /// The same of a stream's chunk, to be changed where they lie.
+    fn bytes_mut<'a>(&'a mut self, chunk: &'a mut Chunk) -> &'a mut [u8];
     /// Returns a chunk's buffer to the kernel.
     fn give_back(&mut self, chunk: Chunk);
 
@@ -204,4 +254,8 @@ pub struct RingStats {
     pub cq_overflows: u64,
     /// Receives that found no provided buffer.
     pub no_buffers: u64,
+    /// Datagrams that were thrown away because they did not fit a buffer.
+    pub datagrams_truncated: u64,
+    /// Trains that the kernel would not cut, and whose datagrams were sent one by one.
+    pub trains_refused: u64,
 }

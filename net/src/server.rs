@@ -15,6 +15,9 @@
 mod connection;
 pub mod lifetime;
 pub mod listen;
+pub mod listen_datagrams;
+mod received;
+mod sealed;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -24,8 +27,10 @@ use std::time::{Duration, SystemTime};
 
 use self::connection::Connection;
 use self::lifetime::{Age, Chance, Lifetime, Step};
+use self::received::count_tls;
 use crate::request::{Answer, Door, Limits, Nanos, Request, RequestId, Standing, Turn};
 use crate::ring::{Done, End, Key, Ring, RingStats, Rung};
+use crate::tls::{Acceptor, TlsStats};
 use crate::wake::Wake;
 
 /// After an accept failed (no descriptor left, say), the next try waits this long.
@@ -54,6 +59,7 @@ pub struct ServerStats {
     pub received_bytes: u64,
     pub sent_bytes: u64,
     pub ring: RingStats,
+    pub tls: TlsStats,
 }
 
 pub struct Server<R: Ring> {
@@ -63,6 +69,12 @@ pub struct Server<R: Ring> {
     lifetimes: Vec<Lifetime>,
     chance: Chance,
     connections_max: usize,
+    /// By listener.
+    acceptors: Vec<Option<Arc<Acceptor>>>,
+    handshakes_max: u64,
+    /// When it may be said again that a client took a cleartext port for one with TLS, and the
+    /// other way round.
+    say_again_at: [Nanos; 2],
     /// Accepted, and not opened yet.
     fresh: VecDeque<(u16, R::Socket)>,
     holds_fresh: bool,
@@ -94,6 +106,9 @@ impl<R: Ring> Server<R> {
             lifetimes: vec![lifetime; listeners],
             chance: Chance(0),
             connections_max: limits.connections_max,
+            acceptors: vec![None; listeners],
+            handshakes_max: 0,
+            say_again_at: [0; 2],
             fresh: VecDeque::new(),
             holds_fresh: false,
             connections: Vec::new(),
@@ -116,6 +131,19 @@ impl<R: Ring> Server<R> {
             self.lifetimes[listener] = *lifetime;
         }
         self.chance = Chance(seed);
+        self
+    }
+
+    /// Which listeners speak TLS, and how many handshakes may be under way at once: who comes when
+    /// there are as many is sent away.
+    pub fn with_tls(
+        mut self,
+        acceptors: Vec<Option<Arc<Acceptor>>>,
+        handshakes_max: usize,
+    ) -> Server<R> {
+        self.acceptors = acceptors;
+        self.acceptors.resize(self.limits.len(), None);
+        self.handshakes_max = handshakes_max as u64;
         self
     }
 
@@ -176,7 +204,9 @@ impl<R: Ring> Server<R> {
             self.connections.resize_with(index + 1, || None);
         }
         let age = Age::new(&self.lifetimes[usize::from(listener)], self.chance.draw(), now);
-        self.connections[index] = Some(Box::new(Connection::new(key, listener, age, now)));
+        let acceptor = self.acceptors[usize::from(listener)].as_deref();
+        let connection = Connection::new(key, listener, acceptor, age, now);
+        self.connections[index] = Some(Box::new(connection));
         self.ring.receive(key);
         self.schedule(key, now);
     }
@@ -266,31 +296,14 @@ impl<R: Ring> Server<R> {
     ) {
         match done {
             Done::Woken => {}
+            // No datagram socket is opened on this ring.
+            Done::Datagrams { .. } | Done::DatagramsEnded { .. } | Done::DatagramsSent { .. } => {}
             Done::Accepted { listener, socket } if self.holds_fresh => {
                 self.fresh.push_back((listener, socket));
             }
             Done::Accepted { listener, socket } => self.adopt(listener, socket, now),
             Done::AcceptEnded { listener, error } => self.accept_ended(listener, error, now),
-            Done::Received { key, chunk } => {
-                let mut bytes = 0;
-                if let Some(connection) = find(&mut self.connections, key) {
-                    let input = self.ring.bytes(&chunk);
-                    bytes = input.len();
-                    let mut turn = Turn {
-                        now,
-                        key,
-                        listener: connection.listener,
-                        limits: &self.limits[usize::from(connection.listener)],
-                        door,
-                        requests,
-                        date: &self.date,
-                    };
-                    connection.handle_input(input, &mut turn);
-                    touch(connection, &mut self.touched);
-                }
-                self.stats.received_bytes += bytes as u64;
-                self.ring.give_back(chunk);
-            }
+            Done::Received { key, chunk } => self.received(key, chunk, now, door, requests),
             Done::ReceivedInto { key, buffer } => {
                 self.with(key, now, door, requests, |connection, turn| {
                     connection.return_body(buffer, turn);
@@ -493,7 +506,10 @@ impl<R: Ring> Server<R> {
     }
 
     fn close(&mut self, key: Key, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
-        self.with(key, now, door, requests, Connection::handle_lost);
+        self.with(key, now, door, requests, Connection::handle_closed);
+        if let Some(connection) = find(&mut self.connections, key) {
+            count_tls(connection, &mut self.stats.tls);
+        }
         if let Some(slot) = self.connections.get_mut(key.index as usize)
             && slot.as_ref().is_some_and(|connection| connection.key == key)
         {
@@ -524,6 +540,7 @@ impl<R: Ring> Server<R> {
             key,
             listener: connection.listener,
             limits: &self.limits[usize::from(connection.listener)],
+            peer: connection.peer().cloned(),
             door,
             requests,
             date: &self.date,

@@ -13,7 +13,7 @@ use forebay_net::ring::{Done, End, Key, Options, Ring, Rung};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn options(highest: Rung, buffers: u16) -> Options {
-    Options { entries: 64, buffers, buffer_bytes: 512, highest }
+    Options { entries: 64, buffers, buffer_bytes: 512, datagram_buffers: 0, highest }
 }
 
 fn ring(rung: Rung, buffers: u16) -> Uring {
@@ -46,6 +46,9 @@ fn collect(ring: &mut Uring, mut enough: impl FnMut(&Seen) -> bool) -> Seen {
                 Done::Sent { key } => seen.sent.push(key),
                 Done::SendFailed { key, .. } => seen.send_failed.push(key),
                 Done::Woken => seen.woken += 1,
+                Done::Datagrams { .. }
+                | Done::DatagramsEnded { .. }
+                | Done::DatagramsSent { .. } => panic!("no datagram socket is open"),
                 Done::Accepted { .. } | Done::AcceptEnded { .. } => seen.accepts += 1,
             }
         }

@@ -7,6 +7,7 @@ pub mod dice;
 pub mod forebay;
 pub mod frames;
 pub mod items;
+pub mod papers;
 pub mod recorder;
 pub mod scene;
 pub mod sink;

@@ -198,6 +198,7 @@ fn the_protocol_and_codec_rooms_read_no_clock() {
     for path in rust_files() {
         let is_sans_io = path.starts_with("codec/src/")
             || path.starts_with("net/src/http")
+            || path.starts_with("net/src/quic")
             || path.starts_with("net/src/server/")
             || ["retry", "breaker", "balance", "budget", "dispatch", "endpoints"]
                 .map(|room| format!("exporters/src/{room}"))

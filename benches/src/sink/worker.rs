@@ -164,6 +164,7 @@ impl Worker {
                 }
             }
             Done::ReceivedInto { .. } | Done::ReceiveIntoEnded { .. } | Done::Woken => {}
+            Done::Datagrams { .. } | Done::DatagramsEnded { .. } | Done::DatagramsSent { .. } => {}
         }
     }
 

@@ -132,6 +132,18 @@ pub(crate) const LIMITS: Table = Table {
             receiver's `max_connection_age` goes first. 0: never.",
         ),
         value(
+            "handshakes_max",
+            "handshakes",
+            "1024",
+            "TLS handshakes under way at once, per receiver core; who comes then is sent away.",
+        ),
+        value(
+            "handshake_timeout",
+            "duration",
+            "10s",
+            "For a TLS handshake, from the connection's beginning.",
+        ),
+        value(
             "write_timeout",
             "duration",
             "30s",
@@ -327,6 +339,8 @@ fn limits(section: &Section<'_>) -> Limits {
         body_timeout: section.duration_above_zero("body_timeout"),
         idle_timeout: section.duration("idle_timeout"),
         connection_age_max: section.duration("connection_age_max"),
+        handshakes_max: count("handshakes_max"),
+        handshake_timeout: section.duration_above_zero("handshake_timeout"),
         write_timeout: section.duration_above_zero("write_timeout"),
     }
 }

@@ -1,13 +1,16 @@
 //! A validated configuration: plain data that the shards, the exporters and the control plane
 //! read and never question again. Only `config` makes one.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use forebay_codec::edit::Editor;
 use forebay_codec::mend::InvalidUtf8;
 use forebay_codec::signal::Signal;
 use forebay_exporters::destination::Destination;
+use forebay_net::tls::settings::Version;
 
 /// Everything the process needs to run.
 #[derive(Clone, Debug)]
@@ -34,6 +37,49 @@ pub struct Listener {
     pub grpc: Option<Grpc>,
     pub http: Option<Http>,
     pub lifetime: Lifetime,
+    /// `None`: cleartext.
+    pub tls: Option<Tls>,
+}
+
+/// The `tls` block of a receiver's protocol. Its files were good when the plan was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// At least one; the first is shown to clients that name none of the others.
+    pub certificates: Vec<PemPair>,
+    /// If given, clients need a certificate.
+    pub client_ca_file: Option<PathBuf>,
+    pub client_crl_file: Option<PathBuf>,
+    pub version_min: Version,
+    pub version_max: Version,
+    /// IANA's names; none: all.
+    pub cipher_suites: Vec<String>,
+    /// None: the default ones.
+    pub curves: Vec<String>,
+    /// Default 1 min; zero: only at SIGHUP.
+    pub reload_interval: Duration,
+}
+
+/// A certificate with its chain, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PemPair {
+    pub chain: Pem,
+    pub key: Pem,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    File(PathBuf),
+    /// Written into the configuration.
+    Text(String),
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pem::File(path) => path.fmt(f),
+            Pem::Text(_) => f.write_str("[REDACTED]"),
+        }
+    }
 }
 
 /// How long a listener's connections may live. Zero: never an end.
@@ -182,6 +228,10 @@ pub struct Limits {
     /// Until a connection is told to leave, unless its receiver says otherwise. Default 30 min;
     /// zero: never.
     pub connection_age_max: Duration,
+    /// TLS handshakes under way at once: who comes then is sent away. Default 1,024.
+    pub handshakes_max: usize,
+    /// From a connection's beginning to the end of its TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
     /// A peer that does not read its answers. Default 30 s.
     pub write_timeout: Duration,
 }

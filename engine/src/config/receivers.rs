@@ -1,5 +1,7 @@
 //! `receivers`: which addresses take OTLP.
 
+pub(crate) mod tls;
+
 use forebay_codec::signal::Signal;
 
 use super::keys::{Table, block, ignored, only, refused, value};
@@ -8,7 +10,6 @@ use super::problem::{Place, Problem, Report};
 use super::section::{Component, Section};
 use super::values;
 
-const TLS: &str = "TLS is not supported yet: end it in front of forebay, or in a mesh's proxy";
 const AUTH: &str = "authentication is not supported yet: put it in front of forebay";
 const ONLY_TCP: &str = "unix sockets are not supported yet: listen on a TCP address";
 const NO_METADATA: &str = "client metadata is not kept yet, so nothing could use it";
@@ -55,7 +56,7 @@ pub(crate) const GRPC: Table = Table {
         only("include_metadata", "false", NO_METADATA),
         ignored("read_buffer_size", RING_BUFFERS),
         ignored("write_buffer_size", RING_BUFFERS),
-        refused("tls", TLS),
+        block("tls", "TLS. Absent or null: cleartext."),
         refused("auth", AUTH),
         block("keepalive", "How long connections live; on a shared port, those of `http` as well."),
         refused("max_concurrent_streams", "set `engine.limits.connection_requests_max`"),
@@ -127,7 +128,7 @@ pub(crate) const HTTP: Table = Table {
         only("transport", "tcp", ONLY_TCP),
         only("include_metadata", "false", NO_METADATA),
         only("keep_alives_enabled", "true", "connections always stay open between requests"),
-        refused("tls", TLS),
+        block("tls", "TLS, as for `grpc`; on a shared port the same."),
         refused("auth", AUTH),
         refused("cors", "browsers are not served yet: put a proxy in front that answers CORS"),
         refused("response_headers", "remove it, or add headers in a proxy in front"),
@@ -184,6 +185,7 @@ fn otlp(component: &Component<'_>, index: usize, lifetime: Lifetime, report: &Re
         grpc: None,
         http: None,
         lifetime,
+        tls: None,
     };
     let mut listeners: Vec<(Listener, Place)> = Vec::new();
     if protocols.entry("grpc").is_some() {
@@ -193,6 +195,7 @@ fn otlp(component: &Component<'_>, index: usize, lifetime: Lifetime, report: &Re
         let parameters = keepalive.block("server_parameters", &SERVER_PARAMETERS);
         let listener = Listener {
             grpc: Some(grpc(&section)),
+            tls: tls::read(&section, &tls::GRPC_TLS),
             lifetime: self::lifetime(&parameters, lifetime),
             ..new(address, endpoint)
         };
@@ -202,12 +205,18 @@ fn otlp(component: &Component<'_>, index: usize, lifetime: Lifetime, report: &Re
         let section = protocols.block("http", &HTTP);
         let (address, endpoint) = listen(&section);
         let http = Some(http(&section));
+        let tls = tls::read(&section, &tls::HTTP_TLS);
         match listeners.first_mut() {
             Some((shared, _)) if shared.address == address && address.port() != 0 => {
                 shared.http = http;
+                if shared.tls != tls {
+                    let what = format!("{} and grpc share a port, not their TLS", section.path);
+                    let hint = "write the same tls block for both, or give each its own port";
+                    report.add(Problem::error(section.place_of("tls"), what).hint(hint));
+                }
             }
             _ => {
-                let listener = Listener { http, ..new(address, endpoint) };
+                let listener = Listener { http, tls, ..new(address, endpoint) };
                 listeners.push((listener, section.place_of("endpoint").clone()));
             }
         }

@@ -4,6 +4,7 @@ mod docs;
 mod plans;
 mod problems;
 mod robustness;
+mod tls;
 
 use super::problem::Problem;
 use super::{Loaded, Source, load_in};

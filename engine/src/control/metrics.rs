@@ -10,6 +10,7 @@ use forebay_exporters::batch::DropReason;
 use forebay_exporters::stats::Snapshot;
 use forebay_exporters::verdict::FailureKind;
 use forebay_net::request::Trouble;
+use forebay_net::tls::Failure;
 
 use super::{View, health, logs};
 use crate::ledger::{ProcessorTotal, RefuseReason, RequestEnd, RouteTotal, Totals};
@@ -28,6 +29,7 @@ pub fn render(view: &View) -> String {
     ledger(&mut page, &totals);
     cores(&mut page, view);
     services(&mut page, view);
+    tls(&mut page, view);
     load(&mut page, view);
     process(&mut page, view);
     page.text
@@ -380,6 +382,70 @@ fn services(page: &mut Page, view: &View) {
     for (name, kind, help, of) in columns {
         page.family(name, kind, help);
         page.sample(name, &[], view.shards.iter().map(|shard| of(shard)).sum::<u64>());
+    }
+}
+
+fn tls(page: &mut Page, view: &View) {
+    let sum = |of: fn(&ShardStats) -> u64| view.shards.iter().map(|s| of(s)).sum::<u64>();
+    let failed = |index: usize| -> u64 {
+        view.shards.iter().map(|s| s.handshakes_failed[index].read()).sum()
+    };
+    let name = "forebay_receiver_tls_handshakes";
+    page.family(name, "counter", "TLS handshakes that have ended.");
+    page.sample(name, &[("result", "ok")], sum(|s| s.handshakes_completed.read()));
+    let all_failed: u64 = (0..Failure::ALL.len()).map(failed).sum();
+    page.sample(name, &[("result", "failed")], all_failed);
+    let name = "forebay_receiver_tls_handshake_failures";
+    page.family(name, "counter", "TLS handshakes that came to nothing, by the reason.");
+    for (index, failure) in Failure::ALL.iter().enumerate() {
+        page.sample(name, &[("reason", failure.name())], failed(index));
+    }
+    let columns: [Column<ShardStats>; 3] = [
+        ("forebay_receiver_tls_handshakes_resumed", "counter", "Those that resumed.", |s| {
+            s.handshakes_resumed.read()
+        }),
+        ("forebay_receiver_tls_handshakes_pending", "gauge", "Handshakes under way.", |s| {
+            s.handshakes_pending.read()
+        }),
+        (
+            "forebay_receiver_tls_on_cleartext_port",
+            "counter",
+            "Connections that began TLS on a port without it, and were ended.",
+            |s| s.tls_misdirected.read(),
+        ),
+    ];
+    for (name, kind, help, of) in columns {
+        page.family(name, kind, help);
+        page.sample(name, &[], sum(of));
+    }
+    certificates(page, view);
+}
+
+fn certificates(page: &mut Page, view: &View) {
+    let name = "forebay_receiver_tls_certificate_not_after_seconds";
+    page.family(name, "gauge", "When a certificate of ours expires: seconds since 1970.");
+    for door in view.tls.all() {
+        for shown in door.shown() {
+            let labels = [
+                ("receiver", door.receiver.as_str()),
+                ("protocols", door.protocols),
+                ("certificate", shown.name.as_str()),
+            ];
+            page.sample(name, &labels, shown.not_after);
+        }
+    }
+    let name = "forebay_receiver_tls_reloads";
+    page.family(name, "counter", "Times that files of TLS had changed, by what became of it.");
+    for door in view.tls.all() {
+        let (ok, failed) = door.reloads();
+        for (result, count) in [("ok", ok), ("failed", failed)] {
+            let labels = [
+                ("receiver", door.receiver.as_str()),
+                ("protocols", door.protocols),
+                ("result", result),
+            ];
+            page.sample(name, &labels, count);
+        }
     }
 }
 

@@ -30,6 +30,7 @@ fn request(stream: u32) -> Request {
         path: "".into(),
         headers: Fields::new(),
         content_length: None,
+        peer: None,
     };
     let id = RequestId { key: Key { index: 0, generation: 0 }, stream };
     Request { id, head, tag: 0, part: Part::Whole, body: Bytes::new(), reserved: 7 }

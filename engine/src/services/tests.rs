@@ -33,6 +33,7 @@ fn request(method: Method, stream: u32, part: Part, body: Bytes) -> Request {
         path: "".into(),
         headers: Fields::new(),
         content_length: None,
+        peer: None,
     };
     let id = RequestId { key: Key { index: 0, generation: 0 }, stream };
     Request { id, part, head, tag: method.pack(0), body, reserved: 0 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use forebay_net::request::Nanos;
 use forebay_net::ring::Ring;
+use forebay_net::tls::Failure;
 
 use super::Shard;
 use crate::ledger::Count;
@@ -48,6 +49,12 @@ pub struct ShardStats {
     pub requests_given: Count,
     pub requests_taken: Count,
     pub requests_returned: Count,
+    pub handshakes_pending: Count,
+    pub handshakes_completed: Count,
+    pub handshakes_resumed: Count,
+    /// In the order of `Failure::ALL`.
+    pub handshakes_failed: [Count; Failure::ALL.len()],
+    pub tls_misdirected: Count,
 }
 
 impl<R: Ring> Shard<R> {
@@ -84,6 +91,13 @@ impl<R: Ring> Shard<R> {
         stats.open_calls.set(services.open_calls);
         stats.open_signals.store(self.ingest.open_signals(), Ordering::Relaxed);
         stats.connections_aged.set(server.aged);
+        stats.handshakes_pending.set(server.tls.pending);
+        stats.handshakes_completed.set(server.tls.completed);
+        stats.handshakes_resumed.set(server.tls.resumed);
+        for (count, failed) in stats.handshakes_failed.iter().zip(server.tls.failed) {
+            count.set(failed);
+        }
+        stats.tls_misdirected.set(server.tls.misdirected);
         self.sharing.publish(stats);
         let open = !self.ingest.draining && self.ingest.blocked.iter().any(|blocked| !blocked);
         stats.open.store(open, Ordering::Relaxed);

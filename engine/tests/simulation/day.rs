@@ -70,6 +70,7 @@ pub(crate) fn live(plan: &Plan, seed: u64) -> Sums {
         entries: 64,
         buffers: 1 << (1 + dice.below(5)),
         buffer_bytes: 1 << (7 + dice.below(6)),
+        datagram_buffers: 0,
         highest: Rung::LADDER[dice.below(3) as usize],
     };
     let plan = Arc::new(drawn(plan.clone(), &mut dice));
@@ -94,6 +95,7 @@ pub(crate) fn live(plan: &Plan, seed: u64) -> Sums {
         phase: phase.clone(),
         lanes: lanes.clone(),
         sockets: plan.listeners.iter().map(|_| network.listener()).collect(),
+        acceptors: Vec::new(),
         neighbours: Neighbours::alone(),
         epoch: Instant::now(),
     };
@@ -266,6 +268,7 @@ impl Day {
 
     fn serve_customers(&mut self, now: Nanos) {
         let house = House {
+            seal: None,
             is_excused: self.phase.is_draining() || self.may_end_early,
             closes_at: self.drains_at,
         };

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use forebay_net::dial::{Target, dial};
-use forebay_net::glommio_io::{Stream, sleep, spawn};
+use forebay_net::dial::{Line, Target, dial};
+use forebay_net::glommio_io::{sleep, spawn};
 use futures_lite::future::or;
 
 use super::exchange::Exchange;
@@ -146,7 +146,7 @@ pub(super) async fn keep(
         slot.wanted().await;
         // Those who wait are woken by the next change; they register again if it is not theirs.
         slot.state.replace(State::Connecting);
-        let mut absence = match dial(&target, turn, timeout).await {
+        let mut absence = match dial(&target, turn, timeout, None).await {
             Err(error) => Absence::connect(error.to_string()),
             Ok(stream) => {
                 // Whether the peer speaks HTTP/2 shows later.
@@ -181,7 +181,7 @@ pub(super) async fn keep(
 /// Runs the connection to its end and says why it ended; `None` when it was retired, and then
 /// runs on beside until its last request has ended.
 async fn serve(
-    stream: Stream,
+    stream: Line,
     slot: &Rc<Slot>,
     exchange: &Rc<Exchange>,
     timeout: Duration,

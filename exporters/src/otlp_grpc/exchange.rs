@@ -14,7 +14,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use forebay_net::glommio_io::{SLICES_MAX, Stream, sleep};
+use forebay_net::dial::Line;
+use forebay_net::glommio_io::{SLICES_MAX, sleep};
 use forebay_net::http2::client::{
     Answer, Client, End, Failure, Keepalive as Pings, Output, RequestHead, Settings,
 };
@@ -166,7 +167,7 @@ impl Exchange {
 
     /// Moves bytes until the connection has ended. `left` is told when no more calls may begin
     /// though some are still under way.
-    pub(super) async fn drive(self: Rc<Exchange>, stream: Stream, left: impl Fn()) {
+    pub(super) async fn drive(self: Rc<Exchange>, stream: Line, left: impl Fn()) {
         let mut cable = Cable { stream, output: Output::new(), is_deaf: false };
         let moving = poll_fn(|cx| {
             self.listen(cx);
@@ -395,7 +396,7 @@ impl Drop for Call {
 
 /// The socket, and what is on its way into it.
 struct Cable {
-    stream: Stream,
+    stream: Line,
     output: Output,
     /// The peer takes no more: what is sent from here on is lost.
     is_deaf: bool,

@@ -116,7 +116,7 @@ impl Pool {
     async fn connect(&self, target: Target) -> Result<Pooled, String> {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
-        let dialled = dial(&target, turn, self.connect_timeout).await;
+        let dialled = dial(&target, turn, self.connect_timeout, None).await;
         let stream = dialled.map_err(|error| format!("{target}: {error}"))?;
         let handshake = http1::handshake(stream).await;
         let (sender, connection) = handshake.map_err(|error| format!("{target}: {error}"))?;

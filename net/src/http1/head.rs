@@ -108,7 +108,8 @@ fn read<'a>(
     }
     let path = path_of(request.path.unwrap_or_default())?;
     let (protocol, content_length) = (Protocol::Http1, None);
-    Ok((Head { listener, protocol, method, path, headers, content_length }, framing))
+    let head = Head { listener, protocol, method, path, headers, content_length, peer: None };
+    Ok((head, framing))
 }
 
 /// The name of a field that is kept. httparse takes tokens alone for names, and for values what

@@ -28,7 +28,7 @@ const CRUMBS: Terms = Terms { burst: 4096, per_second: 500, per_answer: 8 };
 
 /// What a DATA frame of so many bytes that does not end its body counts as a crumb: an empty one
 /// is good for nothing.
-pub(super) fn crumb_weight(bytes: usize) -> u32 {
+pub(crate) fn crumb_weight(bytes: usize) -> u32 {
     match bytes {
         0 => 8,
         1..64 => 1,
@@ -36,7 +36,7 @@ pub(super) fn crumb_weight(bytes: usize) -> u32 {
     }
 }
 
-pub(super) struct Calm {
+pub(crate) struct Calm {
     resets: u32,
     errors: u32,
     control: u32,
@@ -46,12 +46,12 @@ pub(super) struct Calm {
 }
 
 impl Calm {
-    pub(super) fn new(now: Nanos) -> Calm {
+    pub(crate) fn new(now: Nanos) -> Calm {
         Calm { resets: 0, errors: 0, control: 0, crumbs: 0, since: now }
     }
 
     /// Counts `weight` more of what `trouble` names. `false`: that was too much.
-    pub(super) fn take(&mut self, trouble: Trouble, weight: u32, now: Nanos) -> bool {
+    pub(crate) fn take(&mut self, trouble: Trouble, weight: u32, now: Nanos) -> bool {
         let terms = terms(trouble);
         let spent = self.spent(trouble);
         *spent = spent.saturating_add(weight);
@@ -63,7 +63,7 @@ impl Calm {
     }
 
     /// A request is answered.
-    pub(super) fn answered(&mut self) {
+    pub(crate) fn answered(&mut self) {
         self.resets = self.resets.saturating_sub(RESETS.per_answer);
         self.control = self.control.saturating_sub(CONTROL.per_answer);
         self.crumbs = self.crumbs.saturating_sub(CRUMBS.per_answer);

@@ -13,7 +13,7 @@ use crate::fields::Fields;
 use crate::request::{Head, Protocol};
 
 /// What a block came to.
-pub(super) enum Block {
+pub(crate) enum Block {
     Request(Head),
     /// Longer than it may be: the fields behind its end were not kept.
     TooLarge,
@@ -22,7 +22,7 @@ pub(super) enum Block {
     Malformed(&'static str),
 }
 
-pub(super) struct HeadBuilder {
+pub(crate) struct HeadBuilder {
     bytes_left: usize,
     is_too_large: bool,
     malformed: Option<&'static str>,
@@ -38,7 +38,7 @@ pub(super) struct HeadBuilder {
 }
 
 impl HeadBuilder {
-    pub(super) fn new(bytes_max: usize) -> HeadBuilder {
+    pub(crate) fn new(bytes_max: usize) -> HeadBuilder {
         HeadBuilder {
             bytes_left: bytes_max,
             is_too_large: false,
@@ -55,7 +55,7 @@ impl HeadBuilder {
     }
 
     /// Takes the next field, which counts `bytes` of the list.
-    pub(super) fn take(&mut self, field: &Field, bytes: usize) {
+    pub(crate) fn take(&mut self, field: &Field, bytes: usize) {
         match self.bytes_left.checked_sub(bytes) {
             Some(left) => self.bytes_left = left,
             None => self.is_too_large = true,
@@ -102,7 +102,7 @@ impl HeadBuilder {
         }
     }
 
-    pub(super) fn request(self, listener: u16) -> Block {
+    pub(crate) fn request(self, listener: u16, protocol: Protocol) -> Block {
         if let Some(reason) = self.malformed {
             return Block::Malformed(reason);
         }
@@ -112,6 +112,9 @@ impl HeadBuilder {
         if self.names_two_hosts() {
             return Block::Malformed("the host is not the authority");
         }
+        if protocol == Protocol::Http3 && self.names_no_host() {
+            return Block::Malformed("no authority and no host, or an empty one");
+        }
         let Some(method) = self.method else {
             return Block::Malformed("no method");
         };
@@ -120,11 +123,12 @@ impl HeadBuilder {
             (true, ..) => Block::Malformed("a CONNECT has an authority, no scheme and no path"),
             (false, Some(path), true) => Block::Request(Head {
                 listener,
-                protocol: Protocol::Http2,
+                protocol,
                 method,
                 path,
                 headers: self.headers,
                 content_length: self.content_length,
+                peer: None,
             }),
             _ => Block::Malformed("no scheme or no path"),
         }
@@ -140,8 +144,14 @@ impl HeadBuilder {
         self.headers.get_all(&HOST).any(is_other)
     }
 
+    /// RFC 9114, 4.3.1: one of the two has to be there, and to say something.
+    fn names_no_host(&self) -> bool {
+        let mut names = self.headers.get_all(&HOST).chain(&self.authority).peekable();
+        names.peek().is_none() || names.any(HeaderValue::is_empty)
+    }
+
     /// What is wrong with a block that ends a body: trailers have no pseudo-headers.
-    pub(super) fn trailers(self) -> Option<&'static str> {
+    pub(crate) fn trailers(self) -> Option<&'static str> {
         let has_pseudo = self.method.is_some()
             || self.path.is_some()
             || self.has_scheme
@@ -151,6 +161,6 @@ impl HeadBuilder {
 }
 
 /// Whether the body's length is what the head said.
-pub(super) fn fits(head: &Head, body_bytes: usize) -> bool {
+pub(crate) fn fits(head: &Head, body_bytes: usize) -> bool {
     head.content_length.is_none_or(|length| length == body_bytes as u64)
 }

@@ -8,9 +8,9 @@
 //!   fills it.
 //! - A block is read to its end, whatever its fields mean, so that both sides' tables agree.
 
-pub(super) mod field;
+pub(crate) mod field;
 mod huffman;
-pub(super) mod write;
+pub(crate) mod write;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -24,11 +24,11 @@ pub(super) const TABLE_BYTES_MAX: usize = 4096;
 /// A longer path is not remembered.
 const LAST_PATH_BYTES_MAX: usize = 256;
 /// What an entry counts beyond its text (RFC 7541, 4.1).
-pub(super) const ENTRY_BYTES: usize = 32;
+pub(crate) const ENTRY_BYTES: usize = 32;
 
 /// Why a block can't be read; the connection can't go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HpackError(pub(super) &'static str);
+pub(crate) struct HpackError(pub(crate) &'static str);
 
 pub(super) struct Decoder {
     side: Side,
@@ -120,7 +120,7 @@ impl Decoder {
     ) -> Result<(Field, usize), HpackError> {
         let (name, name_bytes) = match integer(rest, prefix)? {
             0 => {
-                let text = string(rest)?;
+                let text = string(rest, 7)?;
                 (Name::read(self.side, &text), text.len())
             }
             index => {
@@ -128,7 +128,7 @@ impl Decoder {
                 (field.name.clone(), field.name.bytes())
             }
         };
-        let value = string(rest)?;
+        let value = string(rest, 7)?;
         let bytes = name_bytes + value.len() + ENTRY_BYTES;
         Ok((Field::read(self.side, name, &value, reads), bytes))
     }
@@ -179,7 +179,7 @@ impl Decoder {
 }
 
 /// An integer whose first byte has `prefix` bits of it (RFC 7541, 5.1).
-fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, HpackError> {
+pub(crate) fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, HpackError> {
     const CUT_OFF: HpackError = HpackError("an integer is cut off");
     let (first, mut tail) = rest.split_first().ok_or(CUT_OFF)?;
     let full = (1usize << prefix) - 1;
@@ -204,9 +204,11 @@ fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, HpackError> {
     Ok(value)
 }
 
-fn string<'a>(rest: &mut &'a [u8]) -> Result<Cow<'a, [u8]>, HpackError> {
-    let is_coded = rest.first().is_some_and(|first| first & 0x80 != 0);
-    let length = integer(rest, 7)?;
+/// A text behind its length, of which the first byte has `prefix` bits, and above them one that
+/// says whether it is Huffman-coded (RFC 7541, 5.2).
+pub(crate) fn string<'a>(rest: &mut &'a [u8], prefix: u32) -> Result<Cow<'a, [u8]>, HpackError> {
+    let is_coded = rest.first().is_some_and(|first| first & (1 << prefix) != 0);
+    let length = integer(rest, prefix)?;
     let (text, behind) =
         rest.split_at_checked(length).ok_or(HpackError("a string is longer than its block"))?;
     *rest = behind;

@@ -134,6 +134,7 @@ impl Messages {
             path: Arc::default(),
             headers: Fields::new(),
             content_length: None,
+            peer: None,
         };
         Request { id, part, head, tag: self.tag, body, reserved }
     }

@@ -238,7 +238,7 @@ impl Http2 {
     fn accept_data(&mut self, id: u32, bytes: usize, turn: &Turn<'_>) -> Result<bool, Fault> {
         if let Some(stream) = self.live(id) {
             let window = match &mut stream.recv {
-                Recv::Body(receiving) => &mut receiving.window,
+                Recv::Body(arriving) => &mut arriving.window,
                 Recv::Discard(discarding) => &mut discarding.window,
                 Recv::Messages(messages) if !messages.is_ended() => &mut messages.window,
                 Recv::Messages(_) | Recv::Ended => {

@@ -1,15 +1,16 @@
 //! From header blocks and DATA to complete requests, and what becomes of those that don't get
 //! there: refused with an answer, reset by either side, abandoned.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderName, Method, StatusCode};
 
 use super::frame::{self, Code};
 use super::head::{self, Block, HeadBuilder};
 use super::messages::Messages;
 use super::receive::BlockHead;
-use super::stream::{Discarding, Past, Receiving, Recv, Send, Stream, Window};
+use super::stream::{Arriving, Discarding, Past, Recv, Send, Stream, Window};
 use super::{DISCARD_BYTES_MAX, Fault, Going, Http2, stream_window_bytes};
+use crate::body::Receiving;
 use crate::request::{
     Admitted, Answer, Head, Part, Protocol, Refusal, Request, RequestId, Trouble, Turn,
 };
@@ -52,7 +53,7 @@ impl Http2 {
             return self.strain(Trouble::Control, turn.now);
         }
         self.since = turn.now;
-        self.take_request(block, builder.request(turn.listener), turn)
+        self.take_request(block, builder.request(turn.listener, Protocol::Http2), turn)
     }
 
     fn take_request(
@@ -101,6 +102,7 @@ impl Http2 {
 
     /// A request whose body is to come.
     fn open(&mut self, mut stream: Stream, mut head: Head, turn: &mut Turn<'_>) {
+        head.peer.clone_from(&turn.peer);
         let admitted = turn.door.admit(&mut head).and_then(|admitted| {
             let bytes_max = admitted.body_bytes_max;
             if head.content_length.is_none_or(|length| length <= bytes_max as u64) {
@@ -109,7 +111,7 @@ impl Http2 {
             turn.door.release(admitted.reserved);
             Err(turn.door.refuse(&head, Refusal::TooLarge { bytes_max }))
         });
-        let Admitted { body_bytes_max: bytes_max, tag, reserved, .. } = match admitted {
+        let admitted = match admitted {
             Ok(admitted) if admitted.streamed => {
                 let messages = Messages::new(head, admitted, window(turn), turn.now);
                 return self.open_messages(stream, messages, turn);
@@ -120,13 +122,13 @@ impl Http2 {
                 return self.refuse(stream, answer, turn);
             }
         };
-        let (window, body, since) = (window(turn), BytesMut::new(), turn.now);
-        let receiving = Receiving { head, tag, bytes_max, body, reserved, window, since };
-        stream.recv = Recv::Body(Box::new(receiving));
+        let kept = Receiving::new(head, admitted, turn.now);
+        stream.recv = Recv::Body(Box::new(Arriving { kept, window: window(turn) }));
         self.streams.add(stream);
     }
 
     fn hand_out_bodiless(&mut self, stream: Stream, mut head: Head, turn: &mut Turn<'_>) {
+        head.peer.clone_from(&turn.peer);
         match turn.door.admit(&mut head) {
             Ok(admitted) if admitted.streamed => {
                 let messages = Messages::new(head, admitted, window(turn), turn.now);
@@ -207,7 +209,8 @@ impl Http2 {
             Recv::Ended => Ok(()),
             Recv::Discard(_) => self.discard(place, piece.len(), ends, turn),
             Recv::Messages(_) => self.take_messages(place, piece, ends, turn),
-            Recv::Body(receiving) => {
+            Recv::Body(arriving) => {
+                let receiving = &mut arriving.kept;
                 let bytes = receiving.body.len() + piece.len();
                 let is_over = receiving.head.content_length.is_some_and(|l| (bytes as u64) > l);
                 if is_over || (ends && !head::fits(&receiving.head, bytes)) {
@@ -217,7 +220,7 @@ impl Http2 {
                     self.complete(place, piece, turn);
                 } else if let Err(refusal) = receiving.keep(piece, turn) {
                     self.refuse_body(id, refusal, ends, turn);
-                } else if let Some(increment) = receiving.window.due() {
+                } else if let Some(increment) = arriving.window.due() {
                     frame::put_window_update(&mut self.output, id, increment);
                 }
                 Ok(())
@@ -229,9 +232,10 @@ impl Http2 {
     fn complete(&mut self, place: usize, piece: &[u8], turn: &mut Turn<'_>) {
         let stream = self.streams.at(place);
         let id = stream.id;
-        let Recv::Body(receiving) = &mut stream.recv else {
+        let Recv::Body(arriving) = &mut stream.recv else {
             return;
         };
+        let receiving = &mut arriving.kept;
         let kept = match receiving.body.is_empty() {
             true => receiving.keep_whole(piece, turn),
             false => receiving.keep(piece, turn).map(|()| Bytes::new()),
@@ -240,10 +244,10 @@ impl Http2 {
             Ok(whole) => whole,
             Err(refusal) => return self.refuse_body(id, refusal, true, turn),
         };
-        let Recv::Body(receiving) = std::mem::replace(&mut stream.recv, Recv::Ended) else {
+        let Recv::Body(arriving) = std::mem::replace(&mut stream.recv, Recv::Ended) else {
             return;
         };
-        let (head, tag, body, reserved) = receiving.into_body();
+        let (head, tag, body, reserved) = arriving.kept.into_body();
         self.in_flight += 1;
         turn.requests.push(Request {
             id: RequestId { key: turn.key, stream: id },
@@ -301,13 +305,13 @@ impl Http2 {
             return;
         };
         let mut stream = self.streams.remove(place);
-        let Recv::Body(receiving) = std::mem::replace(&mut stream.recv, Recv::Ended) else {
+        let Recv::Body(arriving) = std::mem::replace(&mut stream.recv, Recv::Ended) else {
             return;
         };
-        turn.door.release(receiving.reserved);
-        let answer = turn.door.refuse(&receiving.head, refusal);
+        turn.door.release(arriving.kept.reserved);
+        let answer = turn.door.refuse(&arriving.kept.head, refusal);
         if !ends {
-            stream.recv = discarding(None, receiving.window, turn);
+            stream.recv = discarding(None, arriving.window, turn);
         }
         self.send_answer(&mut stream, answer, turn.now);
         match (&stream.recv, &stream.send) {
@@ -348,8 +352,8 @@ impl Http2 {
             let stream = self.streams.remove(place);
             self.blocked -= usize::from(matches!(stream.send, Send::Blocked(_)));
             match stream.recv {
-                Recv::Body(receiving) => {
-                    turn.door.release(receiving.reserved);
+                Recv::Body(arriving) => {
+                    turn.door.release(arriving.kept.reserved);
                     turn.door.abandoned(Protocol::Http2);
                 }
                 Recv::Messages(messages) => self.lose(id, messages, turn),

@@ -15,6 +15,7 @@
 //! Never: threads, sleep, a clock, a socket.
 
 mod acceptor;
+mod datagrams;
 mod dice;
 mod line;
 mod slot;
@@ -29,10 +30,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use self::acceptor::Acceptor;
+pub use self::datagrams::Everybody;
+use self::datagrams::{Datagrams, Shown};
 pub use self::dice::Dice;
 use self::line::World;
 pub use self::line::{Client, FakeSocket, LineEnd};
 use self::slot::{Buffers, Got, Receiving, Slots};
+use super::datagrams::{Arrival, Departure};
 use super::{Chunk, Done, End, Key, Options, Ring, RingStats, Rung};
 use crate::request::Nanos;
 use crate::wake::Wake;
@@ -55,6 +59,10 @@ pub struct Temper {
     pub accept_fails: u32,
     /// A wait ends with a wake that nobody made.
     pub wakes: u32,
+    /// A datagram, or what was put together of several, does not fit its buffer, and is lost.
+    pub truncates: u32,
+    /// The kernel refuses to send datagrams, and they are lost.
+    pub refuses: u32,
     /// What a client may have on its way to the ring, and the ring to a client.
     pub socket_bytes: usize,
 }
@@ -69,11 +77,13 @@ impl Temper {
             ends: 0,
             accept_fails: 0,
             wakes: 0,
+            truncates: 0,
+            refuses: 0,
             socket_bytes: 64 << 10,
         }
     }
 
-    /// Some day between a good one and a very bad one.
+    /// Some day between a good one and a very bad one, but no datagram is lost.
     pub fn drawn(dice: &mut Dice) -> Temper {
         let mut chance = |most: u64| match dice.below(3) {
             0 => 0,
@@ -86,6 +96,8 @@ impl Temper {
             ends: chance(400),
             accept_fails: chance(300),
             wakes: chance(200),
+            truncates: 0,
+            refuses: 0,
             socket_bytes: 1 << (9 + dice.below(8)),
         }
     }
@@ -104,6 +116,13 @@ impl Network {
     /// A listening socket, for [`Ring::listen`]. Clients name it by the order of these calls.
     pub fn listener(&self) -> FakeSocket {
         FakeSocket::listening(self.0.clone())
+    }
+
+    /// A bound datagram socket, for [`Ring::open_datagrams`], and who speaks to it.
+    pub fn datagrams(&self) -> (FakeSocket, Everybody) {
+        let socket = FakeSocket::bound(self.0.clone());
+        let everybody = Everybody::new(self.0.clone(), socket.id());
+        (socket, everybody)
     }
 
     /// A ring on the rung that `options` ask for.
@@ -145,12 +164,14 @@ impl Network {
     }
 
     /// # Panics
-    /// If a chunk was not given back or a connection not closed.
+    /// If a chunk was not given back, or a connection or datagram socket not closed.
     pub fn assert_at_rest(&self) {
         let world = self.0.borrow();
         assert_eq!(world.chunks_out, 0, "chunks that nobody gave back");
         let open = world.lines.iter().filter(|line| !line.is_left_by_server()).count();
         assert_eq!(open, 0, "connections that nobody closed");
+        let open = world.posts.iter().filter(|post| !post.is_left()).count();
+        assert_eq!(open, 0, "datagram sockets that nobody closed");
     }
 }
 
@@ -161,6 +182,7 @@ pub struct FakeRing {
     slots: Slots,
     acceptors: Vec<Acceptor>,
     buffers: Buffers,
+    datagrams: Datagrams,
     done: VecDeque<Done<FakeSocket>>,
     wake: Arc<Wake>,
     stats: RingStats,
@@ -172,6 +194,8 @@ enum Queue {
     Accepts(usize),
     Receives(usize),
     Sends(usize),
+    Datagrams(usize),
+    DatagramSends(usize),
 }
 
 impl FakeRing {
@@ -185,6 +209,7 @@ impl FakeRing {
                 Rung::Oneshot => Buffers::new(0, 0),
                 _ => Buffers::new(options.buffers, options.buffer_bytes),
             },
+            datagrams: Datagrams::new(options.datagram_buffers),
             done: VecDeque::new(),
             wake: Arc::new(Wake::new().expect("a wake is a file, and one can be opened")),
             stats: RingStats::default(),
@@ -204,7 +229,7 @@ impl FakeRing {
             waits |= slot.work_receive(&mut self.buffers, world);
             waits |= slot.work_send(world);
         }
-        waits
+        waits | self.datagrams.work(multishot, world)
     }
 
     /// Shows completions, in an order that only keeps to each queue's own. Says whether some are
@@ -217,6 +242,8 @@ impl FakeRing {
             queues.extend((!slot.got.is_empty()).then_some(Queue::Receives(index)));
             queues.extend(slot.sent.is_some().then_some(Queue::Sends(index)));
         }
+        queues.extend(self.datagrams.with_receives().map(Queue::Datagrams));
+        queues.extend(self.datagrams.with_sends().map(Queue::DatagramSends));
         let mut waits = false;
         while !queues.is_empty() {
             let (place, is_late) = {
@@ -249,6 +276,32 @@ impl FakeRing {
                 self.show_send(index);
                 false
             }
+            Queue::Datagrams(index) => {
+                let (shown, has_more) = self.datagrams.show_receive(index);
+                self.show_datagrams(index as u16, &shown);
+                has_more
+            }
+            Queue::DatagramSends(index) => {
+                let (errno, has_more) = self.datagrams.show_send(index);
+                let socket = index as u16;
+                self.done.extend(errno.map(|errno| {
+                    let error = (errno != 0).then(|| io::Error::from_raw_os_error(errno));
+                    Done::DatagramsSent { socket, error }
+                }));
+                has_more
+            }
+        }
+    }
+
+    fn show_datagrams(&mut self, socket: u16, shown: &Shown) {
+        self.stats.datagrams_truncated += u64::from(shown.is_truncated);
+        if let Some((buffer, bytes)) = shown.chunk {
+            let chunk = Chunk::Datagrams { buffer, bytes };
+            self.done.push_back(Done::Datagrams { socket, chunk });
+        }
+        if let Some(errno) = shown.end {
+            let end = self.end_of(errno);
+            self.done.push_back(Done::DatagramsEnded { socket, end });
         }
     }
 
@@ -441,17 +494,55 @@ impl Ring for FakeRing {
         self.free_if_idle(key.index as usize);
     }
 
+    fn open_datagrams(&mut self, socket: FakeSocket) -> io::Result<u16> {
+        self.datagrams.open(socket)
+    }
+
+    fn receive_datagrams(&mut self, socket: u16) {
+        self.datagrams.receive(socket);
+    }
+
+    fn datagram_room(&self, socket: u16) -> usize {
+        self.datagrams.room(socket)
+    }
+
+    fn send_datagrams(&mut self, socket: u16, departure: Departure) {
+        self.datagrams.send(socket, departure);
+    }
+
+    fn close_datagrams(&mut self, socket: u16) {
+        self.datagrams.close(socket);
+    }
+
+    fn arrival(&self, chunk: &Chunk) -> Arrival {
+        match chunk {
+            Chunk::Datagrams { buffer, .. } => self.datagrams.arrival(*buffer),
+            _ => panic!("a stream's bytes come from nowhere else than its peer"),
+        }
+    }
+
     fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
         match chunk {
             Chunk::Owned(bytes) => bytes,
             Chunk::Provided { buffer, bytes } => self.buffers.bytes(*buffer, *bytes),
+            Chunk::Datagrams { buffer, bytes } => self.datagrams.bytes(*buffer, *bytes),
+        }
+    }
+
+    fn bytes_mut<'a>(&'a mut self, chunk: &'a mut Chunk) -> &'a mut [u8] {
+        match chunk {
+            Chunk::Owned(bytes) => bytes,
+            Chunk::Provided { buffer, bytes } => self.buffers.bytes_mut(*buffer, *bytes),
+            Chunk::Datagrams { .. } => panic!("datagrams are read, not changed"),
         }
     }
 
     fn give_back(&mut self, chunk: Chunk) {
         self.network.0.borrow_mut().chunks_out -= 1;
-        if let Chunk::Provided { buffer, .. } = chunk {
-            self.buffers.give_back(buffer);
+        match chunk {
+            Chunk::Owned(_) => {}
+            Chunk::Provided { buffer, .. } => self.buffers.give_back(buffer),
+            Chunk::Datagrams { buffer, .. } => self.datagrams.give_back(buffer),
         }
     }
 
@@ -476,10 +567,12 @@ impl Ring for FakeRing {
 
     fn next_done(&mut self) -> Option<Done<FakeSocket>> {
         let done = self.done.pop_front();
-        if let Some(Done::Received { chunk, .. }) = &done {
+        if let Some(Done::Received { chunk, .. } | Done::Datagrams { chunk, .. }) = &done {
             self.network.0.borrow_mut().chunks_out += 1;
-            if let Chunk::Provided { buffer, .. } = chunk {
-                self.buffers.take_out(*buffer);
+            match chunk {
+                Chunk::Owned(_) => {}
+                Chunk::Provided { buffer, .. } => self.buffers.take_out(*buffer),
+                Chunk::Datagrams { buffer, .. } => self.datagrams.take_out(*buffer),
             }
         }
         done

@@ -15,6 +15,8 @@ pub(super) const KIND_RECEIVE_INTO: u8 = 3;
 pub(super) const KIND_SEND: u8 = 4;
 pub(super) const KIND_WAKE: u8 = 5;
 pub(super) const KIND_CANCEL: u8 = 6;
+pub(super) const KIND_RECEIVE_DATAGRAMS: u8 = 7;
+pub(super) const KIND_SEND_DATAGRAMS: u8 = 8;
 
 /// For operations that belong to no socket.
 pub(super) const NOBODY: Key = Key { index: 0, generation: 0 };
@@ -104,7 +106,12 @@ pub(super) fn pack(kind: u8, key: Key) -> u64 {
 }
 
 pub(super) fn pack_listener(listener: u16) -> u64 {
-    pack(KIND_ACCEPT, Key { index: u32::from(listener), generation: 0 })
+    pack_index(KIND_ACCEPT, u32::from(listener))
+}
+
+/// For what has a number that is not used again while anything is in flight on it.
+pub(super) fn pack_index(kind: u8, index: u32) -> u64 {
+    pack(kind, Key { index, generation: 0 })
 }
 
 pub(super) fn unpack(user_data: u64) -> (u8, Key) {

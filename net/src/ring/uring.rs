@@ -5,6 +5,9 @@
 //! dropped is cancelled first; what the kernel then still holds is leaked, never freed.
 #![allow(unsafe_code)]
 
+mod datagrams;
+mod setup;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -14,12 +17,14 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, cqueue, opcode, types};
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::net::Shutdown;
 
+use self::datagrams::{Armed, Datagrams, Sent};
+use super::datagrams::{Arrival, Departure};
 use super::provided::{GROUP, Provided};
 use super::slots::{
-    KIND_ACCEPT, KIND_CANCEL, KIND_RECEIVE, KIND_RECEIVE_INTO, KIND_SEND, KIND_WAKE, NOBODY,
-    Receiving, Slots, pack, pack_listener, raw_fd, unpack,
+    KIND_ACCEPT, KIND_CANCEL, KIND_RECEIVE, KIND_RECEIVE_DATAGRAMS, KIND_RECEIVE_INTO, KIND_SEND,
+    KIND_SEND_DATAGRAMS, KIND_WAKE, NOBODY, Receiving, Slots, pack, pack_listener, raw_fd, unpack,
 };
 use super::{Chunk, Done, End, Key, Options, Ring, RingStats, Rung, Sending, explain};
 use crate::wake::Wake;
@@ -39,6 +44,9 @@ pub struct Uring {
     provided: Option<Provided>,
     rung: Rung,
     slots: Slots,
+    /// From the first datagram socket on.
+    datagrams: Option<Box<Datagrams>>,
+    datagram_buffers: u16,
     acceptors: Vec<Acceptor>,
     wake: Arc<Wake>,
     wake_counter: Box<u64>,
@@ -71,83 +79,6 @@ impl Uring {
             }
         }
         Err(explain::setup_failed(&last, explain::sysctl_disabled().as_deref()))
-    }
-
-    fn on_rung(rung: Rung, options: &Options) -> io::Result<Uring> {
-        let mut builder = IoUring::builder();
-        builder.setup_clamp().setup_cqsize(options.entries.saturating_mul(4));
-        match rung {
-            Rung::Deferred => {
-                builder.setup_single_issuer().setup_defer_taskrun();
-                builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
-            }
-            Rung::Cooperative => {
-                builder.setup_coop_taskrun().setup_taskrun_flag();
-            }
-            Rung::Oneshot => {}
-        }
-        let ring = builder.build(options.entries)?;
-        if !ring.params().is_feature_ext_arg() {
-            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
-        }
-        let provided = match rung {
-            Rung::Oneshot => None,
-            _ => {
-                let submitter = ring.submitter();
-                Some(Provided::register(&submitter, options.buffers, options.buffer_bytes)?)
-            }
-        };
-        let mut uring = Uring {
-            ring: Some(ring),
-            provided,
-            rung,
-            slots: Slots::default(),
-            acceptors: Vec::new(),
-            wake: Arc::new(Wake::new()?),
-            wake_counter: Box::new(0),
-            done: VecDeque::new(),
-            completions: Vec::new(),
-            in_flight: 0,
-            stats: RingStats::default(),
-        };
-        uring.probe_receive()?;
-        uring.arm_wake();
-        Ok(uring)
-    }
-
-    /// Receives one byte the way this rung would: flags alone don't tell whether a kernel can.
-    fn probe_receive(&mut self) -> io::Result<()> {
-        let (near, far) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        let key = self.open(near);
-        self.receive(key);
-        rustix::io::write(&far, b"?")?;
-        self.wait(Some(Duration::from_millis(500)))?;
-        let verdict = match self.next_done() {
-            Some(Done::Received { chunk, .. }) => {
-                let same = self.bytes(&chunk) == b"?";
-                self.give_back(chunk);
-                if same { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }
-            }
-            Some(Done::ReceiveEnded { end: End::Failed(error), .. }) => Err(error),
-            _ => Err(io::Error::from_raw_os_error(libc::ETIME)),
-        };
-        self.close(key);
-        loop {
-            while let Some(done) = self.next_done() {
-                if let Done::Received { chunk, .. } = done {
-                    self.give_back(chunk);
-                }
-            }
-            if self.in_flight == 0 {
-                return verdict;
-            }
-            self.wait(Some(Duration::from_millis(500)))?;
-        }
     }
 }
 
@@ -298,17 +229,77 @@ impl Ring for Uring {
         self.slots.free_if_idle(key.index);
     }
 
+    // --- datagrams ---
+
+    fn open_datagrams(&mut self, socket: OwnedFd) -> io::Result<u16> {
+        if self.datagrams.is_none() {
+            let ring = self.ring.as_ref().expect("the ring lives until drop");
+            let multishot = self.provided.is_some();
+            let datagrams = Datagrams::new(&ring.submitter(), multishot, self.datagram_buffers)?;
+            self.datagrams = Some(Box::new(datagrams));
+        }
+        self.datagrams().open(socket)
+    }
+
+    fn receive_datagrams(&mut self, socket: u16) {
+        match self.datagrams().arm(socket) {
+            Armed::By(entry) => self.push(entry),
+            Armed::Already => {}
+            Armed::NoBuffers => {
+                let end = self.end_of(-libc::ENOBUFS);
+                self.done.push_back(Done::DatagramsEnded { socket, end });
+            }
+        }
+    }
+
+    fn datagram_room(&self, socket: u16) -> usize {
+        self.datagrams.as_ref().map_or(0, |datagrams| datagrams.room(socket))
+    }
+
+    fn send_datagrams(&mut self, socket: u16, departure: Departure) {
+        departure.assert_possible();
+        assert!(self.datagram_room(socket) > 0, "more sends than there is room for");
+        let entry = self.datagrams().send(socket, departure);
+        self.push(entry);
+    }
+
+    fn close_datagrams(&mut self, socket: u16) {
+        if let Some(target) = self.datagrams().close(socket) {
+            self.cancel(target);
+        }
+    }
+
+    fn arrival(&self, chunk: &Chunk) -> Arrival {
+        match (chunk, &self.datagrams) {
+            (Chunk::Datagrams { buffer, bytes }, Some(all)) => all.arrival(*buffer, *bytes),
+            _ => unreachable!("a stream's bytes come from nowhere else than its peer"),
+        }
+    }
+
     fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
-        match (chunk, &self.provided) {
+        match (chunk, &self.provided, &self.datagrams) {
+            (Chunk::Owned(buffer), ..) => buffer,
+            (Chunk::Provided { buffer, bytes }, Some(all), _) => all.bytes(*buffer, *bytes),
+            (Chunk::Datagrams { buffer, bytes }, _, Some(all)) => all.bytes(*buffer, *bytes),
+            _ => &[],
+        }
+    }
+
+    fn bytes_mut<'a>(&'a mut self, chunk: &'a mut Chunk) -> &'a mut [u8] {
+        match (chunk, &mut self.provided) {
             (Chunk::Owned(buffer), _) => buffer,
-            (Chunk::Provided { buffer, bytes }, Some(provided)) => provided.bytes(*buffer, *bytes),
-            (Chunk::Provided { .. }, None) => &[],
+            (Chunk::Provided { buffer, bytes }, Some(provided)) => {
+                provided.bytes_mut(*buffer, *bytes)
+            }
+            (Chunk::Provided { .. } | Chunk::Datagrams { .. }, _) => &mut [],
         }
     }
 
     fn give_back(&mut self, chunk: Chunk) {
-        if let (Chunk::Provided { buffer, .. }, Some(provided)) = (chunk, &mut self.provided) {
-            provided.give_back(buffer);
+        match (chunk, &mut self.provided, &mut self.datagrams) {
+            (Chunk::Provided { buffer, .. }, Some(provided), _) => provided.give_back(buffer),
+            (Chunk::Datagrams { buffer, .. }, _, Some(all)) => all.give_back(buffer),
+            _ => {}
         }
     }
 
@@ -384,6 +375,8 @@ impl Uring {
             KIND_RECEIVE => self.received(key, result, flags, more),
             KIND_RECEIVE_INTO => self.received_into(key, result),
             KIND_SEND => self.sent(key, result),
+            KIND_RECEIVE_DATAGRAMS => self.datagrams_received(key.index as u16, result, flags),
+            KIND_SEND_DATAGRAMS => self.datagrams_sent(key.index, result),
             _ => {}
         }
     }
@@ -494,6 +487,40 @@ impl Uring {
         }
     }
 
+    fn datagrams_received(&mut self, socket: u16, result: i32, flags: u32) {
+        let received = self.datagrams().received(socket, result, flags);
+        self.stats.datagrams_truncated += u64::from(received.is_truncated);
+        if let Some((buffer, bytes)) = received.chunk {
+            let chunk = Chunk::Datagrams { buffer, bytes };
+            self.done.push_back(Done::Datagrams { socket, chunk });
+        }
+        if !cqueue::more(flags) && received.is_open {
+            // No datagram ends a socket, not even one without a byte.
+            let end = if result >= 0 { End::Again } else { self.end_of(result) };
+            self.done.push_back(Done::DatagramsEnded { socket, end });
+        }
+    }
+
+    fn datagrams_sent(&mut self, parcel: u32, result: i32) {
+        let (sent, entry) = self.datagrams().sent(parcel, result);
+        match sent {
+            Sent::GoesOn { was_refused } => self.stats.trains_refused += u64::from(was_refused),
+            Sent::Ended { socket, error, is_open: true } => {
+                self.done.push_back(Done::DatagramsSent { socket, error });
+            }
+            Sent::Ended { .. } => {}
+        }
+        if let Some(entry) = entry {
+            self.push(entry);
+        }
+    }
+
+    /// # Panics
+    /// If no datagram socket was ever opened, and so none can be named.
+    fn datagrams(&mut self) -> &mut Datagrams {
+        self.datagrams.as_mut().expect("the socket was opened on this ring")
+    }
+
     // --- submission ---
 
     fn push_send(&mut self, key: Key) {
@@ -520,9 +547,9 @@ impl Uring {
         self.in_flight += 1;
         loop {
             let ring = self.ring.as_mut().expect("the ring lives until drop");
-            // SAFETY: every buffer that `entry` points at is owned by a slot (or by
-            // `wake_counter`) until the operation's last completion: see `received`,
-            // `received_into` and `sent`.
+            // SAFETY: what `entry` points at is owned by a slot, by `wake_counter` or by
+            // `datagrams` until the operation's last completion: see `received`,
+            // `received_into`, `sent` and `Datagrams`.
             if unsafe { ring.submission().push(&entry) }.is_ok() {
                 break;
             }
@@ -540,6 +567,9 @@ impl Drop for Uring {
         for fd in self.slots.sockets() {
             let _ = rustix::net::shutdown(fd, Shutdown::Both);
         }
+        for socket in 0..self.datagrams.as_ref().map_or(0, |all| all.sockets()) {
+            self.close_datagrams(socket);
+        }
         self.stop_listening();
         self.cancel(pack(KIND_WAKE, NOBODY));
         // A dropped ring's operations end in their own time: wait for them, but not for ever.
@@ -553,7 +583,14 @@ impl Drop for Uring {
         if self.in_flight > 0 {
             std::mem::forget(std::mem::take(&mut self.slots));
             std::mem::forget(self.provided.take());
+            std::mem::forget(self.datagrams.take());
             std::mem::forget(std::mem::take(&mut self.wake_counter));
         }
     }
+}
+
+/// A message of no parts.
+fn empty_message() -> libc::msghdr {
+    // SAFETY: a message is numbers and pointers, for which zero bytes are 0 and null.
+    unsafe { std::mem::zeroed() }
 }

@@ -3,15 +3,24 @@
 //! Its first bytes tell HTTP/2 with prior knowledge from HTTP/1.1 (RFC 9113 3.3); until then it
 //! holds nothing. Then all goes to that protocol's core. After the core has finished, what the
 //! peer still sends is read and thrown away for a moment (`lingering_until`).
+//!
+//! On a listener with TLS there is a [`Sealed`] between the socket and the protocol; the protocol
+//! is then the one that both agreed on. One without has no more of it than an empty place.
+
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use super::lifetime::{Age, Step};
+use super::sealed::{HANDSHAKE, Outcome, Said, Sealed};
 use super::{FLOOD_BYTES_MIN, LINGER_BYTES_MAX, Turn};
 use crate::http1::Http1;
 use crate::http2::Http2;
 use crate::request::{Answer, Core, Limits, Nanos, Standing};
 use crate::ring::Key;
+use crate::tls::Acceptor;
+use crate::tls::peer::PeerIdentity;
+use crate::tls::session::Alpn;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// As many bytes of the preface as no HTTP/1.1 request can start with.
@@ -26,6 +35,11 @@ pub(super) struct Connection {
     pub(super) lingering_until: Option<Nanos>,
     /// The earliest entry of this connection in the timer heap.
     pub(super) timer_at: Nanos,
+    /// It is among the handshakes under way that the server counts.
+    pub(super) is_counted: bool,
+    sealed: Option<Box<Sealed>>,
+    /// It can't be sealed any more: not even its protocol can end it in order.
+    is_broken: bool,
     lingered_bytes: usize,
     since: Nanos,
     age: Age,
@@ -37,12 +51,19 @@ enum Speaks {
     Unknown(BytesMut),
     Http1(Http1),
     Http2(Box<Http2>),
-    /// It left, or was told to, before it said anything.
-    Nothing,
+    /// It left, or was told to, before it said anything that could be understood.
+    Nothing(Standing),
 }
 
 impl Connection {
-    pub(super) fn new(key: Key, listener: u16, age: Age, now: Nanos) -> Connection {
+    /// `acceptor`: if its listener has TLS.
+    pub(super) fn new(
+        key: Key,
+        listener: u16,
+        acceptor: Option<&Acceptor>,
+        age: Age,
+        now: Nanos,
+    ) -> Connection {
         Connection {
             key,
             listener,
@@ -51,6 +72,9 @@ impl Connection {
             sending_since: None,
             lingering_until: None,
             timer_at: Nanos::MAX,
+            is_counted: false,
+            sealed: acceptor.map(|acceptor| Box::new(Sealed::new(acceptor))),
+            is_broken: false,
             lingered_bytes: 0,
             since: now,
             age,
@@ -58,31 +82,29 @@ impl Connection {
         }
     }
 
-    pub(super) fn handle_input(&mut self, input: &[u8], turn: &mut Turn<'_>) {
+    /// Takes cleartext. `false`: it was none.
+    pub(super) fn handle_input(&mut self, input: &[u8], turn: &mut Turn<'_>) -> bool {
         if self.lingering_until.is_some() {
-            self.lingered_bytes += input.len();
-            if self.lingered_bytes > LINGER_BYTES_MAX {
-                self.eof = true;
-            }
-            return;
+            self.linger(input.len());
+            return true;
         }
         match &mut self.speaks {
             Speaks::Unknown(first) => {
                 if first.is_empty() {
                     self.since = turn.now;
                 }
+                if first.is_empty() && input.first() == Some(&HANDSHAKE) {
+                    self.speaks = Speaks::Nothing(Standing::Finish);
+                    return false;
+                }
                 first.extend_from_slice(input);
                 let compared = first.len().min(PREFACE_CERTAIN);
                 if first[..compared] != PREFACE[..compared] {
                     let first = std::mem::take(first);
-                    let mut core = Http1::new(turn.now);
-                    core.handle_input(&first, turn);
-                    self.speaks = Speaks::Http1(core);
+                    self.begin(Alpn::Http1, &first, turn);
                 } else if compared == PREFACE_CERTAIN {
                     let first = std::mem::take(first);
-                    let mut core = Box::new(Http2::new(turn.limits, turn.now));
-                    core.handle_input(&first, turn);
-                    self.speaks = Speaks::Http2(core);
+                    self.begin(Alpn::Http2, &first, turn);
                 }
             }
             speaks => {
@@ -91,13 +113,85 @@ impl Connection {
                 }
             }
         }
+        true
+    }
+
+    /// Takes ciphertext. `has_room`: one more handshake may begin.
+    pub(super) fn handle_sealed(
+        &mut self,
+        input: &mut [u8],
+        acceptor: &Acceptor,
+        has_room: bool,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.lingering_until.is_some() {
+            return self.linger(input.len());
+        }
+        let Some(mut sealed) = self.sealed.take() else {
+            return;
+        };
+        let was_open = sealed.is_open();
+        let heard = sealed.handle_input(input, acceptor, has_room, |said| match said {
+            Said::Plaintext(bytes, alpn, peer) => {
+                if turn.peer.is_none() {
+                    turn.peer = peer.cloned();
+                }
+                self.handle_plaintext(bytes, alpn, turn);
+            }
+            Said::Finished => self.finish_input(turn),
+        });
+        if sealed.is_open() && !was_open && matches!(self.speaks, Speaks::Unknown(_)) {
+            self.since = turn.now;
+        }
+        self.sealed = Some(sealed);
+        if heard.is_err() {
+            self.handle_lost(turn);
+            self.speaks = Speaks::Nothing(Standing::FinishThenLinger);
+        }
+    }
+
+    fn handle_plaintext(&mut self, bytes: &[u8], alpn: Option<Alpn>, turn: &mut Turn<'_>) {
+        match (&self.speaks, alpn) {
+            (Speaks::Unknown(_), Some(alpn)) => self.begin(alpn, bytes, turn),
+            _ => {
+                self.handle_input(bytes, turn);
+            }
+        }
+    }
+
+    fn begin(&mut self, protocol: Alpn, first: &[u8], turn: &mut Turn<'_>) {
+        self.speaks = match protocol {
+            Alpn::Http1 => Speaks::Http1(Http1::new(turn.now)),
+            Alpn::Http2 => Speaks::Http2(Box::new(Http2::new(turn.limits, turn.now))),
+        };
+        if let Some(core) = self.speaks.core_mut() {
+            core.handle_input(first, turn);
+        }
+    }
+
+    fn linger(&mut self, bytes: usize) {
+        self.lingered_bytes += bytes;
+        if self.lingered_bytes > LINGER_BYTES_MAX {
+            self.eof = true;
+        }
     }
 
     pub(super) fn handle_eof(&mut self, turn: &mut Turn<'_>) {
         self.eof = true;
+        self.finish_input(turn);
+    }
+
+    fn finish_input(&mut self, turn: &mut Turn<'_>) {
         match self.speaks.core_mut() {
             Some(core) => core.handle_eof(turn),
-            None => self.speaks = Speaks::Nothing,
+            None => self.leave(),
+        }
+    }
+
+    /// Ends what has no protocol to end it.
+    fn leave(&mut self) {
+        if !matches!(self.speaks, Speaks::Nothing(_)) {
+            self.speaks = Speaks::Nothing(Standing::Finish);
         }
     }
 
@@ -123,7 +217,12 @@ impl Connection {
     pub(super) fn handle_timeout(&mut self, turn: &mut Turn<'_>) {
         match self.speaks.core_mut() {
             Some(core) => core.handle_timeout(turn),
-            None => self.speaks = Speaks::Nothing,
+            None => {
+                self.leave();
+                if let Some(sealed) = &mut self.sealed {
+                    sealed.handle_timeout();
+                }
+            }
         }
     }
 
@@ -133,17 +232,25 @@ impl Connection {
         }
     }
 
+    /// As [`Connection::handle_lost`], and nothing can be said to the peer any more.
+    pub(super) fn handle_closed(&mut self, turn: &mut Turn<'_>) {
+        self.handle_lost(turn);
+        if let Some(sealed) = &mut self.sealed {
+            sealed.handle_lost();
+        }
+    }
+
     pub(super) fn drain(&mut self, turn: &mut Turn<'_>) {
         match self.speaks.core_mut() {
             Some(core) => core.drain(turn),
-            None => self.speaks = Speaks::Nothing,
+            None => self.leave(),
         }
     }
 
     pub(super) fn retire(&mut self, turn: &mut Turn<'_>) {
         match self.speaks.core_mut() {
             Some(core) => core.retire(turn),
-            None => self.speaks = Speaks::Nothing,
+            None => self.leave(),
         }
     }
 
@@ -153,7 +260,28 @@ impl Connection {
     }
 
     pub(super) fn take_output(&mut self) -> Bytes {
-        self.speaks.core_mut().map(|core| core.take_output()).unwrap_or_default()
+        let output = self.speaks.core_mut().map(|core| core.take_output()).unwrap_or_default();
+        let is_last = self.standing() != Standing::Open;
+        let Some(sealed) = &mut self.sealed else {
+            return output;
+        };
+        sealed.seal(&output, is_last).unwrap_or_else(|()| {
+            self.is_broken = true;
+            sealed.seal(&[], true).unwrap_or_default()
+        })
+    }
+
+    pub(super) fn peer(&self) -> Option<&Arc<PeerIdentity>> {
+        self.sealed.as_ref().and_then(|sealed| sealed.peer())
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.sealed.as_ref().is_some_and(|sealed| sealed.is_handshaking())
+    }
+
+    /// What became of its handshake; once.
+    pub(super) fn take_outcome(&mut self) -> Option<Outcome> {
+        self.sealed.as_mut().and_then(|sealed| sealed.take_outcome())
     }
 
     pub(super) fn owes(&self) -> bool {
@@ -168,13 +296,22 @@ impl Connection {
         let write = self.sending_since.map(|since| since + limits.write_timeout);
         let read = match (&self.speaks, self.speaks.core()) {
             (_, Some(core)) => core.deadline(limits),
+            (Speaks::Unknown(_), None) if self.handshake_timeout().is_some() => {
+                self.handshake_timeout().map(|timeout| self.since + timeout)
+            }
             (Speaks::Unknown(first), _) if !first.is_empty() => {
                 Some(self.since + limits.header_timeout)
             }
-            (Speaks::Nothing, _) => None,
+            (Speaks::Nothing(_), _) => None,
             _ => (limits.idle_timeout > 0).then(|| self.since + limits.idle_timeout),
         };
         [write, read, self.age.due()].into_iter().flatten().min()
+    }
+
+    /// Until its handshake has ended.
+    fn handshake_timeout(&self) -> Option<Nanos> {
+        let sealed = self.sealed.as_ref().filter(|sealed| !sealed.is_open())?;
+        Some(sealed.handshake_timeout())
     }
 
     /// Whether the peer heard that we have finished and sends as if it had not.
@@ -190,7 +327,8 @@ impl Connection {
 
     pub(super) fn standing(&self) -> Standing {
         match (&self.speaks, self.speaks.core()) {
-            (Speaks::Nothing, _) => Standing::Finish,
+            _ if self.is_broken => Standing::Finish,
+            (Speaks::Nothing(standing), _) => *standing,
             (_, Some(core)) => core.standing(),
             _ => Standing::Open,
         }
@@ -204,7 +342,9 @@ impl Connection {
     }
 
     pub(super) fn wants_direct(&self) -> bool {
-        self.lingering_until.is_none() && self.speaks.core().is_some_and(|core| core.wants_direct())
+        // A body in ciphertext has to be opened first.
+        let is_clear = self.sealed.is_none() && self.lingering_until.is_none();
+        is_clear && self.speaks.core().is_some_and(|core| core.wants_direct())
     }
 
     pub(super) fn lend_body(&mut self) -> Option<(BytesMut, usize)> {
@@ -223,7 +363,7 @@ impl Speaks {
         match self {
             Speaks::Http1(core) => Some(core),
             Speaks::Http2(core) => Some(&**core),
-            Speaks::Unknown(_) | Speaks::Nothing => None,
+            Speaks::Unknown(_) | Speaks::Nothing(_) => None,
         }
     }
 
@@ -231,7 +371,7 @@ impl Speaks {
         match self {
             Speaks::Http1(core) => Some(core),
             Speaks::Http2(core) => Some(&mut **core),
-            Speaks::Unknown(_) | Speaks::Nothing => None,
+            Speaks::Unknown(_) | Speaks::Nothing(_) => None,
         }
     }
 }

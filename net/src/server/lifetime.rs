@@ -20,14 +20,14 @@ pub struct Lifetime {
 
 /// What to do with a connection that is old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Retire,
     Cut,
 }
 
 /// Where one connection is in its life.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Age {
+pub(crate) struct Age {
     retire_at: Option<Nanos>,
     cut_at: Option<Nanos>,
     grace: Nanos,
@@ -35,7 +35,7 @@ pub(super) struct Age {
 
 impl Age {
     /// `chance`: any number; connections with different ones leave at different times.
-    pub(super) fn new(lifetime: &Lifetime, chance: u64, now: Nanos) -> Age {
+    pub(crate) fn new(lifetime: &Lifetime, chance: u64, now: Nanos) -> Age {
         let tenth = lifetime.age_max / 10;
         let spread = (u128::from(chance) * u128::from(2 * tenth)) >> 64;
         let age = lifetime.age_max - tenth + spread as Nanos;
@@ -44,11 +44,11 @@ impl Age {
     }
 
     /// When [`Age::step`] has something to say.
-    pub(super) fn due(&self) -> Option<Nanos> {
+    pub(crate) fn due(&self) -> Option<Nanos> {
         self.retire_at.or(self.cut_at)
     }
 
-    pub(super) fn step(&mut self, now: Nanos) -> Option<Step> {
+    pub(crate) fn step(&mut self, now: Nanos) -> Option<Step> {
         if self.retire_at.take_if(|at| *at <= now).is_some() {
             self.cut_at = (self.grace > 0).then(|| now.saturating_add(self.grace));
             return Some(Step::Retire);
@@ -59,10 +59,10 @@ impl Age {
 
 /// Numbers by chance: spread, not secrecy (splitmix64).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chance(pub(super) u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
-    pub(super) fn draw(&mut self) -> u64 {
+    pub(crate) fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,5 +1,6 @@
 //! The protocol cores without a socket.
 
+mod call;
 mod caller;
 mod client;
 mod client_oracle;
@@ -10,8 +11,11 @@ mod flow;
 mod frames;
 mod http1;
 mod http2;
+mod http3;
+mod http3_rules;
 mod leaving;
 mod messages;
 mod oracle;
 mod pipe;
 mod rules;
+mod streams;

@@ -1,5 +1,6 @@
 //! A client's day: when it comes, how it behaves, and what it may expect.
 
+use bytes::Bytes;
 use forebay_net::request::Nanos;
 use forebay_net::ring::fake::{Client, Dice, LineEnd, Network};
 
@@ -32,20 +33,66 @@ enum Manner {
     Babbles,
 }
 
+/// A customer's line to the server, read and written in plaintext.
+pub(crate) trait Line {
+    fn read(&self, bytes_max: usize) -> Bytes;
+    /// Sends what there is room for, and says how much that was.
+    fn write(&self, bytes: &[u8]) -> usize;
+    /// What nothing on the line would have said, if there is anything on it.
+    fn write_raw(&self, bytes: &[u8]) {
+        self.write(bytes);
+    }
+    fn end(&self) -> Option<LineEnd>;
+    fn finish(&self);
+    fn reset(&self);
+    /// Whether all that was written is on its way.
+    fn is_flushed(&self) -> bool {
+        true
+    }
+    /// Whether anything went or came that is not to be seen yet, since this was asked last.
+    fn has_moved(&self) -> bool {
+        false
+    }
+}
+
+impl Line for Client {
+    fn read(&self, bytes_max: usize) -> Bytes {
+        self.read(bytes_max)
+    }
+
+    fn write(&self, bytes: &[u8]) -> usize {
+        self.write(bytes)
+    }
+
+    fn end(&self) -> Option<LineEnd> {
+        self.end()
+    }
+
+    fn finish(&self) {
+        self.finish();
+    }
+
+    fn reset(&self) {
+        self.reset();
+    }
+}
+
 /// What all customers have to know of whom they visit.
 #[derive(Clone, Copy)]
-pub(crate) struct House {
+pub(crate) struct House<'a> {
     /// Connections may come to nothing.
     pub(crate) is_excused: bool,
     /// When it began to send everybody home.
     pub(crate) closes_at: Nanos,
+    /// What a line to this listener becomes before anything is said on it; none: it stays.
+    pub(crate) seal: Option<&'a dyn Fn(Client, usize) -> Box<dyn Line>>,
 }
 
 /// A client, how it behaves, and how far it came.
 pub(crate) struct Customer {
     number: usize,
     listener: usize,
-    line: Option<Client>,
+    line: Option<Box<dyn Line>>,
     talk: Box<dyn Talk>,
     manner: Manner,
     comes_at: Nanos,
@@ -119,14 +166,17 @@ impl Customer {
         network: &Network,
         oracle: &mut dyn Oracle,
         dice: &mut Dice,
-        house: House,
+        house: House<'_>,
     ) {
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.next_at = now + 1 + dice.below(self.pause);
         let line = match self.line.take() {
             Some(line) => line,
             None => match network.connect(self.listener) {
-                Some(line) => line,
+                Some(line) => match house.seal {
+                    Some(seal) => seal(line, self.listener),
+                    None => Box::new(line),
+                },
                 None => {
                     assert!(house.is_excused, "nobody listens");
                     self.is_over = true;
@@ -142,7 +192,7 @@ impl Customer {
         if let Some(end) = line.end() {
             return self.end(end, oracle, house.is_excused);
         }
-        self.act(&line, oracle, dice);
+        self.act(&*line, oracle, dice);
         self.expect_the_end(now, house);
         // Who freezes leaves its end of the line as it is.
         if !self.is_over || self.is_frozen {
@@ -160,7 +210,7 @@ impl Customer {
     }
 
     /// Who has all answers, and said that no more comes or is sent home, is not kept waiting.
-    fn expect_the_end(&mut self, now: Nanos, house: House) {
+    fn expect_the_end(&mut self, now: Nanos, house: House<'_>) {
         let is_done = self.has_finished || (now >= house.closes_at && self.talk.is_all_said());
         let waits = self.talk.has_given_up_some() || !self.talk.unanswered().is_empty();
         if self.is_over || self.is_rude() || !is_done || waits {
@@ -171,7 +221,7 @@ impl Customer {
         assert!(now < since + MOMENT, "{self:?} is kept waiting for the end since {since}");
     }
 
-    fn act(&mut self, line: &Client, oracle: &mut dyn Oracle, dice: &mut Dice) {
+    fn act(&mut self, line: &dyn Line, oracle: &mut dyn Oracle, dice: &mut Dice) {
         if self.is_rude() {
             return;
         }
@@ -189,11 +239,11 @@ impl Customer {
         let most = 1 + dice.below(20_000) as usize;
         let written = line.write(&self.output[..self.output.len().min(most)]);
         self.output.drain(..written);
-        if written > 0 {
+        if written > 0 || line.has_moved() {
             self.pause = PAUSE_MIN;
         }
         let all_is_asked = self.requests_left == 0 || self.talk.was_told_to_go();
-        let all_is_said = all_is_asked && self.output.is_empty();
+        let all_is_said = all_is_asked && self.output.is_empty() && line.is_flushed();
         if !all_is_said || matches!(self.manner, Manner::Freezes | Manner::Stays) {
             return;
         }
@@ -212,7 +262,7 @@ impl Customer {
         }
     }
 
-    fn misbehave(&mut self, line: &Client, oracle: &mut dyn Oracle, dice: &mut Dice) {
+    fn misbehave(&mut self, line: &dyn Line, oracle: &mut dyn Oracle, dice: &mut Dice) {
         match self.manner {
             Manner::Polite | Manner::Terse | Manner::Stays => {}
             Manner::Resets => {
@@ -230,7 +280,12 @@ impl Customer {
             }
             Manner::Babbles => {
                 let babble: Vec<u8> = (0..200).map(|_| dice.number() as u8).collect();
-                line.write(&babble);
+                match dice.of_1000(500) {
+                    true => line.write_raw(&babble),
+                    false => {
+                        line.write(&babble);
+                    }
+                }
                 oracle.spoil(self.number);
             }
         }

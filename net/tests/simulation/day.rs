@@ -1,18 +1,24 @@
 //! One day of a server: who comes, how they behave, and what has to hold in the end.
 
+use std::sync::Arc;
+
 use forebay_net::request::{Limits, Nanos};
 use forebay_net::ring::fake::{Dice, FakeRing, Network, Temper};
 use forebay_net::ring::{Options, Rung};
 use forebay_net::server::Server;
+use forebay_net::tls::{Acceptor, Failure};
 
 use crate::book::Book;
-use crate::customer::{Customer, House};
+use crate::customer::{Customer, House, Line};
 use crate::door::Desk;
+use crate::line::Sealed;
+use crate::terms::{Both, fresh};
 
 const MILLI: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000 * MILLI;
 const HEADER_TIMEOUT: Nanos = SECOND;
 const BODY_TIMEOUT: Nanos = 3 * SECOND;
+const HANDSHAKE_TIMEOUT: Nanos = 3 * SECOND;
 const WRITE_TIMEOUT: Nanos = 3 * SECOND;
 const IDLE_TIMEOUT: Nanos = 5 * SECOND;
 /// Longer than all of a connection's deadlines one after another.
@@ -32,6 +38,8 @@ pub(crate) struct Sums {
     over_limit: u64,
     accept_errors: u64,
     drained: u64,
+    handshakes: u64,
+    handshakes_failed: u64,
     waits: u64,
 }
 
@@ -53,6 +61,8 @@ struct Day {
     customers: Vec<Customer>,
     drains_at: Nanos,
     has_drained: bool,
+    are_sealed: [bool; LISTENERS],
+    terms: Both,
     accepted_at_drain: u64,
     /// When the last customer was done.
     quiet_since: Option<Nanos>,
@@ -68,6 +78,7 @@ impl Day {
             entries: 64,
             buffers: 1 << (1 + dice.below(5)),
             buffer_bytes: 1 << (6 + dice.below(7)),
+            datagram_buffers: 0,
             highest: Rung::LADDER[dice.below(3) as usize],
         };
         let sockets = (0..LISTENERS).map(|_| network.listener()).collect();
@@ -81,7 +92,13 @@ impl Day {
             idle_timeout: IDLE_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
         };
-        let server = Server::new(network.ring(&options), limits, sockets);
+        let are_sealed = std::array::from_fn(|_| dice.of_1000(150));
+        let terms = fresh();
+        let acceptor = || Arc::new(Acceptor::new(terms.server.clone(), HANDSHAKE_TIMEOUT));
+        let acceptors = are_sealed.map(|is_sealed: bool| is_sealed.then(acceptor));
+        let handshakes_max = if dice.of_1000(100) { 1 } else { 1_000 };
+        let server = Server::new(network.ring(&options), limits, sockets)
+            .with_tls(acceptors.to_vec(), handshakes_max);
         assert_eq!(server.rung(), options.highest);
         let rush = 1 + dice.below(20 * MILLI);
         let customers = (0..2 + dice.below(16) as usize)
@@ -98,6 +115,8 @@ impl Day {
             customers,
             drains_at: if dice.of_1000(300) { dice.below(2 * rush) } else { Nanos::MAX },
             has_drained: false,
+            are_sealed,
+            terms,
             accepted_at_drain: 0,
             quiet_since: None,
             waits: 0,
@@ -135,9 +154,18 @@ impl Day {
             self.desk.take(request, now, &mut self.book);
         }
 
+        let stats = self.server.stats();
+        let are_too_many = stats.tls.failed[Failure::TooMany as usize] > 0;
+        let seal = |client, listener: usize| -> Box<dyn Line> {
+            match self.are_sealed[listener] {
+                true => Box::new(Sealed::new(client, &self.terms.client)),
+                false => Box::new(client),
+            }
+        };
         let house = House {
-            is_excused: self.has_drained || self.server.stats().over_limit > 0,
+            is_excused: self.has_drained || stats.over_limit > 0 || are_too_many,
             closes_at: self.drains_at,
+            seal: Some(&seal),
         };
         for customer in &mut self.customers {
             if !customer.is_over && customer.next_at <= now {
@@ -164,6 +192,7 @@ impl Day {
         assert_eq!(self.desk.reserved, 0, "what was reserved is released");
         assert!(!self.server.is_busy() && !self.server.is_lingering());
         assert_eq!(stats.accepted, stats.closed);
+        assert_eq!(stats.tls.pending, 0, "no handshake is forgotten");
         let are_late = self.has_drained && stats.accepted > self.accepted_at_drain;
         assert!(!are_late, "who comes after the drain is not let in");
         drop(self.server);
@@ -178,6 +207,8 @@ impl Day {
             over_limit: stats.over_limit,
             accept_errors: stats.accept_errors,
             drained: u64::from(self.has_drained),
+            handshakes: stats.tls.completed,
+            handshakes_failed: stats.tls.failed.iter().sum(),
             waits: self.waits,
         }
     }
@@ -194,6 +225,8 @@ impl Sums {
         self.over_limit += other.over_limit;
         self.accept_errors += other.accept_errors;
         self.drained += other.drained;
+        self.handshakes += other.handshakes;
+        self.handshakes_failed += other.handshakes_failed;
         self.waits += other.waits;
     }
 
@@ -208,6 +241,8 @@ impl Sums {
             self.over_limit,
             self.accept_errors,
             self.drained,
+            self.handshakes,
+            self.handshakes_failed,
         ];
         happened.iter().all(|times| *times > 0)
     }

@@ -75,10 +75,9 @@ fn what_the_collector_has_and_forebay_has_not_says_what_to_do() {
         &["connectors is not supported & leave them to a Collector"],
     );
     refuses(
-        "receivers: {otlp: {protocols: {grpc: {tls: {cert_file: a}, auth: {authenticator: b}, \
+        "receivers: {otlp: {protocols: {grpc: {auth: {authenticator: b}, \
          keepalive: {server_parameters: {time: 1s}, enforcement_policy: {}}, transport: unix, include_metadata: true}}}}",
         &[
-            "grpc.tls is not supported & in front",
             "grpc.auth",
             "server_parameters.time is not supported & max_connection_idle",
             "keepalive.enforcement_policy is not supported & remove it",

@@ -52,7 +52,7 @@ pub(crate) enum Value {
 }
 
 impl Name {
-    pub(super) fn read(side: Side, text: &[u8]) -> Name {
+    pub(crate) fn read(side: Side, text: &[u8]) -> Name {
         match (side, text) {
             (Side::Request, b":method") => Name::Method,
             (Side::Request, b":scheme") => Name::Scheme,
@@ -67,7 +67,7 @@ impl Name {
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Name::Method | Name::Scheme | Name::Status => 7,
             Name::Authority => 10,
@@ -79,7 +79,7 @@ impl Name {
 }
 
 impl Field {
-    pub(super) fn read(
+    pub(crate) fn read(
         side: Side,
         name: Name,
         value: &[u8],

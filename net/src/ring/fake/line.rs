@@ -8,6 +8,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 
 use super::Temper;
+use super::datagrams::Post;
 use super::dice::Dice;
 use crate::request::Nanos;
 
@@ -19,6 +20,7 @@ pub(super) struct World {
     pub(super) alarm: Nanos,
     pub(super) listeners: Vec<Listening>,
     pub(super) lines: Vec<Line>,
+    pub(super) posts: Vec<Post>,
     /// Chunks that the rings' callers have.
     pub(super) chunks_out: usize,
     /// What other threads do while a ring waits.
@@ -59,6 +61,7 @@ impl World {
             alarm: Nanos::MAX,
             listeners: Vec::new(),
             lines: Vec::new(),
+            posts: Vec::new(),
             chunks_out: 0,
             others: None,
         }
@@ -153,6 +156,7 @@ pub struct FakeSocket {
 enum Of {
     Listener(usize),
     Line(usize),
+    Post(usize),
 }
 
 impl FakeSocket {
@@ -162,14 +166,20 @@ impl FakeSocket {
         FakeSocket { world, of: Of::Listener(listener), resets: false }
     }
 
+    pub(super) fn bound(world: Rc<RefCell<World>>) -> FakeSocket {
+        let post = world.borrow().posts.len();
+        world.borrow_mut().posts.push(Post::default());
+        FakeSocket { world, of: Of::Post(post), resets: false }
+    }
+
     pub(super) fn accepted(&self, line: usize) -> FakeSocket {
         FakeSocket { world: self.world.clone(), of: Of::Line(line), resets: false }
     }
 
-    /// The place of its listener, or of its line.
+    /// The place of its listener, of its line or of its post.
     pub(super) fn id(&self) -> usize {
         match self.of {
-            Of::Listener(id) | Of::Line(id) => id,
+            Of::Listener(id) | Of::Line(id) | Of::Post(id) => id,
         }
     }
 
@@ -200,6 +210,7 @@ impl Drop for FakeSocket {
         match self.of {
             Of::Listener(_) => self.stop_listening(),
             Of::Line(line) => self.world.borrow_mut().hang_up(line, self.resets),
+            Of::Post(post) => self.world.borrow_mut().posts[post].leave(),
         }
     }
 }

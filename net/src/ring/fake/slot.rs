@@ -170,7 +170,7 @@ impl Slot {
         match &mut self.receiving {
             Receiving::Nothing => {}
             Receiving::Multishot { .. } => {
-                let Some(buffer) = buffers.free.pop() else {
+                let Some(buffer) = buffers.take() else {
                     return self.got_last(Got::End(libc::ENOBUFS));
                 };
                 let room = &mut buffers.buffers[usize::from(buffer)];
@@ -251,6 +251,20 @@ impl Buffers {
     pub(super) fn bytes(&self, buffer: u16, bytes: u32) -> &[u8] {
         assert!(self.are_out[usize::from(buffer)], "buffer {buffer} is read after its return");
         &self.buffers[usize::from(buffer)][..bytes as usize]
+    }
+
+    pub(super) fn bytes_mut(&mut self, buffer: u16, bytes: u32) -> &mut [u8] {
+        assert!(self.are_out[usize::from(buffer)], "buffer {buffer} is changed after its return");
+        &mut self.buffers[usize::from(buffer)][..bytes as usize]
+    }
+
+    /// One that is free.
+    pub(super) fn take(&mut self) -> Option<u16> {
+        self.free.pop()
+    }
+
+    pub(super) fn fill(&mut self, buffer: u16, bytes: &[u8]) {
+        self.buffers[usize::from(buffer)][..bytes.len()].copy_from_slice(bytes);
     }
 
     pub(super) fn take_out(&mut self, buffer: u16) {

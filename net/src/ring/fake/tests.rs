@@ -11,7 +11,7 @@ const BYTES: usize = 3_000;
 type Breach = (&'static str, fn(&mut FakeRing, Key));
 
 fn options(rung: Rung) -> Options {
-    Options { entries: 8, buffers: 4, buffer_bytes: 64, highest: rung }
+    Options { entries: 8, buffers: 4, buffer_bytes: 64, datagram_buffers: 4, highest: rung }
 }
 
 fn pattern(bytes: usize) -> Vec<u8> {

@@ -1,0 +1,187 @@
+//! `tls` of a receiver's protocol: what the server shows, and whom it lets in.
+//!
+//! Files are read here once, so that a configuration that can't serve is refused before anything
+//! listens. No problem shows a key.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use forebay_net::tls::settings::Version;
+
+use crate::config::keys::{Key, Table, block, ignored, refused, value};
+use crate::config::plan::{Pem, PemPair, Tls};
+use crate::config::problem::Problem;
+use crate::config::section::Section;
+use crate::config::tree::{Node, Value};
+use crate::config::values;
+use crate::tls;
+
+const NO_ROOTS: &str = "a server verifies its clients by `client_ca_file`";
+
+const KEYS: &[Key] = &[
+    value("cert_file", "path", "", "PEM: the server's certificate, then its chain."),
+    value("cert_pem", "PEM", "", "Instead of `cert_file`: the text itself."),
+    value("key_file", "path", "", "PEM: the certificate's key."),
+    value(
+        "key_pem",
+        "PEM",
+        "",
+        "Instead of `key_file`: the text itself, best as \
+                `${env:NAME}`.",
+    ),
+    block(
+        "certificates",
+        "Further certificates, a list: a client gets the one for the \
+                name that it asks for (SNI), by the certificate's DNS names, else the one above.",
+    ),
+    value(
+        "client_ca_file",
+        "path",
+        "",
+        "PEM. Set: clients need a certificate of one of \
+                these CAs (mutual TLS).",
+    ),
+    value(
+        "client_crl_file",
+        "path",
+        "",
+        "PEM: revocation lists of those CAs, one of \
+                each: a client whose CA has none is refused.",
+    ),
+    value("min_version", "1.2 or 1.3", "1.2", "The oldest TLS."),
+    value("max_version", "1.2 or 1.3", "1.3", "The newest TLS."),
+    value(
+        "cipher_suites",
+        "list of names",
+        "[]",
+        "IANA's names, as Go has them. None: \
+                all that forebay has. Those of TLS 1.3 are limited only if one is named.",
+    ),
+    value(
+        "curve_preferences",
+        "list of names",
+        "[]",
+        "X25519, P256, P384, \
+                X25519MLKEM768, SecP256r1MLKEM768. None: all but the last.",
+    ),
+    value(
+        "reload_interval",
+        "duration",
+        "1m",
+        "How often the files are looked at; also \
+                at SIGHUP. New connections get what is new, others go on. 0: at SIGHUP alone. \
+                (Collector: never)",
+    ),
+    ignored("client_ca_file_reload", "CAs are reloaded with all other files"),
+    ignored("ca_file", NO_ROOTS),
+    ignored("ca_pem", NO_ROOTS),
+    ignored("include_system_ca_certs_pool", NO_ROOTS),
+    refused("tpm", "keep the key in a file, or end TLS in front of forebay"),
+];
+
+pub(crate) const GRPC_TLS: Table =
+    Table { path: "receivers.otlp[/name].protocols.grpc.tls", keys: KEYS };
+
+pub(crate) const HTTP_TLS: Table =
+    Table { path: "receivers.otlp[/name].protocols.http.tls", keys: KEYS };
+
+pub(crate) const CERTIFICATE: Table = Table {
+    path: "receivers.otlp[/name].protocols.<grpc|http>.tls.certificates[]",
+    keys: &[
+        value("cert_file", "path", "", "As above."),
+        value("cert_pem", "PEM", "", "As above."),
+        value("key_file", "path", "", "As above."),
+        value("key_pem", "PEM", "", "As above."),
+    ],
+};
+
+const VERSIONS: &[(&str, Version)] = &[
+    ("1.2", Version::Tls12),
+    ("1.3", Version::Tls13),
+    // What the Collector takes for "not set".
+    ("", Version::Tls12),
+];
+
+/// `None`: the protocol is spoken in cleartext.
+pub(super) fn read(protocol: &Section<'_>, table: &'static Table) -> Option<Tls> {
+    protocol.given("tls")?;
+    let section = protocol.block("tls", table);
+    let own = pair(&section)?;
+    let path = |name| section.read(name, values::text).map(PathBuf::from);
+    let tls = Tls {
+        certificates: [vec![own], further(&section)].concat(),
+        client_ca_file: path("client_ca_file"),
+        client_crl_file: path("client_crl_file"),
+        version_min: section.value("min_version", version),
+        version_max: section.value("max_version", |text| match text {
+            "" => Ok(Version::Tls13),
+            text => version(text),
+        }),
+        cipher_suites: names(&section, "cipher_suites"),
+        curves: names(&section, "curve_preferences"),
+        reload_interval: section.duration("reload_interval"),
+    };
+    if !tls.reload_interval.is_zero() && tls.reload_interval < Duration::from_secs(1) {
+        section.fault("reload_interval", "must be 0 or at least 1s");
+    }
+    if let Err(why) = tls::load(&tls) {
+        let what = format!("{} can't be used: {why}", section.path);
+        section.report.add(
+            Problem::error(&section.place, what)
+                .why("without it no client could connect")
+                .hint("check the files: PEM, readable for forebay, the key the certificate's own"),
+        );
+    }
+    Some(tls)
+}
+
+fn version(text: &str) -> Result<Version, String> {
+    match text {
+        "1.0" | "1.1" => Err(format!("must be 1.2 or 1.3: {text} is not safe any more")),
+        text => values::choice(VERSIONS)(text),
+    }
+}
+
+fn names(section: &Section<'_>, name: &str) -> Vec<String> {
+    match section.given(name) {
+        Some(_) => section.texts(name).into_iter().map(|(text, _)| text.to_owned()).collect(),
+        None => Vec::new(),
+    }
+}
+
+fn further(section: &Section<'_>) -> Vec<PemPair> {
+    let list: &[Node] = match section.given("certificates").map(|node| &node.value) {
+        Some(Value::List(list)) => list,
+        Some(_) => {
+            section.fault("certificates", "must be a list of certificates");
+            &[]
+        }
+        None => &[],
+    };
+    let one = |(index, node): (usize, &Node)| {
+        let path = format!("{}[{index}]", section.key_path("certificates"));
+        pair(&Section::open(node, &node.place, path, &CERTIFICATE, section.report))
+    };
+    list.iter().enumerate().filter_map(one).collect()
+}
+
+/// A certificate and its key, each from a file or written out.
+fn pair(section: &Section<'_>) -> Option<PemPair> {
+    let one = |file: &str, pem: &str| {
+        let text = |name| section.read(name, values::text).filter(|text| !text.is_empty());
+        match (text(file), text(pem)) {
+            (Some(path), None) => Some(Pem::File(path.into())),
+            (None, Some(text)) => Some(Pem::Text(text)),
+            (Some(_), Some(_)) => {
+                section.fault(pem, &format!("is given as well as {file}: remove one"));
+                None
+            }
+            (None, None) => {
+                section.fault(file, &format!("is missing: set it, or {pem}"));
+                None
+            }
+        }
+    };
+    let (chain, key) = (one("cert_file", "cert_pem"), one("key_file", "key_pem"));
+    Some(PemPair { chain: chain?, key: key? })
+}

@@ -1,0 +1,101 @@
+//! The `tls` block of a receiver: what it comes to, and what is refused.
+
+use rcgen::generate_simple_self_signed;
+
+use super::*;
+use crate::config::plan::Pem;
+
+/// A certificate and its key, as YAML texts.
+fn pair() -> (String, String) {
+    let made = generate_simple_self_signed(vec!["localhost".to_owned()]).expect("it can be made");
+    let quoted = |text: String| serde_json::to_string(&text).expect("JSON is YAML");
+    (quoted(made.cert.pem()), quoted(made.signing_key.serialize_pem()))
+}
+
+fn grpc_with(tls: &str) -> String {
+    format!("receivers: {{otlp: {{protocols: {{grpc: {{tls: {tls}}}}}}}}}")
+}
+
+#[track_caller]
+fn refuses(tls: &str, expected: &[&str]) {
+    let problems = load_over(&grpc_with(tls)).map(|_| ()).expect_err("it can't serve");
+    check(&problems, expected);
+}
+
+#[test]
+fn a_block_with_texts_is_taken_and_no_output_shows_its_keys() {
+    let ((chain, key), (other_chain, other_key)) = (pair(), pair());
+    let tls = format!(
+        "{{cert_pem: {chain}, key_pem: {key}, min_version: '1.3', reload_interval: 5m, \
+         certificates: [{{cert_pem: {other_chain}, key_pem: {other_key}}}]}}"
+    );
+    let made = loaded(load_over(&grpc_with(&tls)));
+    check(&made.warnings, &[]);
+    let taken = made.plan.listeners[0].tls.clone().expect("TLS");
+    assert_eq!(taken.certificates.len(), 2);
+    assert_eq!(taken.reload_interval.as_secs(), 300);
+    assert!(matches!(&taken.certificates[1].key, Pem::Text(text) if text.contains("PRIVATE")));
+    for text in [format!("{:?}", made.plan), made.printable] {
+        assert!(!text.contains("PRIVATE KEY"), "{text}");
+    }
+}
+
+#[test]
+fn null_is_cleartext_and_an_empty_block_is_a_mistake() {
+    assert_eq!(loaded(load_over(&grpc_with("null"))).plan.listeners[0].tls, None);
+    refuses("{}", &["tls.cert_file is missing: set it, or cert_pem", "tls.key_file is missing"]);
+}
+
+#[test]
+fn a_shared_port_has_one_tls() {
+    let (chain, key) = pair();
+    let tls = format!("{{cert_pem: {chain}, key_pem: {key}}}");
+    let shared = |http: &str| {
+        let grpc = format!("{{endpoint: 'localhost:4317', tls: {tls}}}");
+        let http = format!("{{endpoint: 'localhost:4317'{http}}}");
+        load_over(&format!("receivers: {{otlp: {{protocols: {{grpc: {grpc}, http: {http}}}}}}}"))
+    };
+    assert_eq!(loaded(shared(&format!(", tls: {tls}"))).plan.listeners.len(), 1);
+    let problems = shared("").map(|_| ()).expect_err("one of them would be ignored");
+    check(&problems, &["share a port, not their TLS & the same tls block"]);
+}
+
+#[test]
+fn what_can_not_serve_is_refused_with_the_reason_and_without_the_key() {
+    let ((chain, key), (_, other_key)) = (pair(), pair());
+    let own = format!("cert_pem: {chain}, key_pem: {key}");
+    for (tls, expected) in [
+        (
+            "cert_file: /not/there.pem, key_file: /not/there.key",
+            "cert_file /not/there.pem: No such",
+        ),
+        (&format!("cert_pem: {chain}, key_pem: {other_key}"), "key is not the certificate's"),
+        (&format!("{own}, client_ca_file: /not/there"), "client_ca_file /not/there: No such"),
+        (&format!("{own}, client_crl_file: /dev/null"), "without client_ca_file revokes nothing"),
+        (&format!("{own}, min_version: '1.1'"), "must be 1.2 or 1.3: 1.1 is not safe"),
+        (&format!("{own}, min_version: '1.3', max_version: '1.2'"), "higher than max_version"),
+        (&format!("{own}, cipher_suites: [RC4]"), "unknown cipher suite \"RC4\"; known are TLS_"),
+        (&format!("{own}, curve_preferences: [P521]"), "unknown curve \"P521\"; known are X25519"),
+        (&format!("{own}, cert_file: a"), "cert_pem is given as well as cert_file"),
+        (&format!("{own}, certificates: {{}}"), "must be a list of certificates"),
+        (&format!("{own}, reload_interval: 10ms"), "must be 0 or at least 1s"),
+        (&format!("{own}, tpm: {{enabled: true}}"), "tls.tpm is not supported"),
+    ] {
+        let problems =
+            load_over(&grpc_with(&format!("{{{tls}}}"))).map(|_| ()).expect_err("a mistake");
+        let texts = texts(&problems).join("\n");
+        assert!(texts.contains(expected), "{expected}: {texts}");
+        assert!(!texts.contains("PRIVATE KEY"), "{texts}");
+    }
+}
+
+#[test]
+fn what_the_collector_has_and_does_nothing_here_is_warned_of() {
+    let (chain, key) = pair();
+    let tls = format!(
+        "{{cert_pem: {chain}, key_pem: {key}, client_ca_file_reload: true, ca_file: a, \
+         include_system_ca_certs_pool: true}}"
+    );
+    let made = loaded(load_over(&grpc_with(&tls)));
+    check(&made.warnings, &["client_ca_file_reload", "ca_file", "include_system_ca_certs_pool"]);
+}

@@ -1,0 +1,269 @@
+//! The TLS of the receivers, as the control plane keeps it: files in, terms for new connections
+//! out.
+//!
+//! Always
+//! - What is read anew is tried before anybody gets it: a broken file leaves all as it was, and is
+//!   said once for each way in which it is broken.
+//! - A connection that exists is left alone.
+//! - Who was trusted under other CAs or revocation lists resumes nothing: with them the keys of
+//!   the tickets change.
+//! - No message shows a key.
+//!
+//! Never here: the receivers' threads. They only load what [`Acceptor`] has.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use forebay_net::request::Nanos;
+use forebay_net::tls::Acceptor;
+use forebay_net::tls::settings::{Identity, Settings, Shown, Terms, TicketKeys, terms, tickets};
+
+use crate::config::plan::{Listener, Pem, PemPair, Plan, Tls};
+
+/// No certificate is larger, and no list of revoked ones that anybody should send.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+/// A certificate with less time left is warned of, once a day.
+const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
+const WARN_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// The terms for TCP, from the files as they are now.
+///
+/// # Errors
+/// What is wrong, to go on after the name of the block.
+pub fn load(tls: &Tls) -> Result<Terms, String> {
+    terms(&read(tls)?, tickets()?)
+}
+
+/// One listener's TLS.
+pub struct Door {
+    pub receiver: String,
+    /// What is spoken behind it: `grpc`, `http`, or both.
+    pub protocols: &'static str,
+    pub acceptor: Arc<Acceptor>,
+    tls: Tls,
+    reloads: AtomicU64,
+    failed_reloads: AtomicU64,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    settings: Settings,
+    tickets: TicketKeys,
+    shown: Vec<Shown>,
+    /// What was said last of files that could not be used.
+    complaint: Option<String>,
+    read_at: Instant,
+    warned_at: Option<Instant>,
+}
+
+/// All listeners' TLS, by listener.
+#[derive(Default)]
+pub struct Doors(Vec<Option<Arc<Door>>>);
+
+impl Doors {
+    /// # Errors
+    /// A whole message: files may have changed since the configuration was read.
+    pub fn open(plan: &Plan) -> Result<Doors, String> {
+        let timeout = plan.engine.limits.handshake_timeout.as_nanos() as Nanos;
+        let open = |listener: &Listener| {
+            let Some(tls) = &listener.tls else {
+                return Ok(None);
+            };
+            let door = Door::open(listener, tls, timeout).map_err(|why| {
+                format!(
+                    "receiver {}: the TLS of {} can't be used: {why}\n  cost: forebay does not \
+                     start\n  hint: `forebay validate` says where it is set",
+                    listener.receiver_name, listener.endpoint
+                )
+            })?;
+            Ok(Some(Arc::new(door)))
+        };
+        Ok(Doors(plan.listeners.iter().map(open).collect::<Result<_, String>>()?))
+    }
+
+    /// By listener: what a receiver core needs of each.
+    pub fn acceptors(&self) -> Vec<Option<Arc<Acceptor>>> {
+        self.0.iter().map(|door| door.as_ref().map(|door| door.acceptor.clone())).collect()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Door>> {
+        self.0.iter().flatten()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all().next().is_none()
+    }
+
+    /// Looks at the files of each door whose time has come, or of all that have files.
+    pub fn reload(&self, now: Instant, all: bool) {
+        for door in self.all().filter(|door| all || door.is_due(now)) {
+            door.reload(now);
+        }
+    }
+
+    /// Warns of what will not be valid for long.
+    pub fn warn(&self, now: Instant, wall: SystemTime) {
+        self.all().for_each(|door| door.warn(now, wall));
+    }
+}
+
+impl Door {
+    fn open(listener: &Listener, tls: &Tls, timeout: Nanos) -> Result<Door, String> {
+        let (settings, tickets) = (read(tls)?, tickets()?);
+        let terms = terms(&settings, tickets.clone())?;
+        Ok(Door {
+            receiver: listener.receiver_name.clone(),
+            protocols: match (&listener.grpc, &listener.http) {
+                (Some(_), Some(_)) => "grpc, http",
+                (Some(_), None) => "grpc",
+                _ => "http",
+            },
+            acceptor: Arc::new(Acceptor::new(terms.config, timeout)),
+            tls: tls.clone(),
+            reloads: AtomicU64::new(0),
+            failed_reloads: AtomicU64::new(0),
+            kept: Mutex::new(Kept {
+                settings,
+                tickets,
+                shown: terms.shown,
+                complaint: None,
+                read_at: Instant::now(),
+                warned_at: None,
+            }),
+        })
+    }
+
+    /// The certificates that it shows.
+    pub fn shown(&self) -> Vec<Shown> {
+        self.kept().shown.clone()
+    }
+
+    /// How often its files brought something new, and how often something that can't be used.
+    pub fn reloads(&self) -> (u64, u64) {
+        (self.reloads.load(Ordering::Relaxed), self.failed_reloads.load(Ordering::Relaxed))
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let interval = self.tls.reload_interval;
+        !interval.is_zero() && now.saturating_duration_since(self.kept().read_at) >= interval
+    }
+
+    fn reload(&self, now: Instant) {
+        let mut kept = self.kept();
+        kept.read_at = now;
+        match self.renewed(&mut kept) {
+            Ok(true) => {
+                kept.warned_at = None;
+                kept.complaint = None;
+                self.reloads.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(
+                    receiver = self.receiver,
+                    protocols = self.protocols,
+                    "Reloaded TLS certificates: new connections get them"
+                );
+            }
+            Ok(false) => kept.complaint = None,
+            Err(why) if kept.complaint.as_ref() == Some(&why) => {}
+            Err(why) => {
+                self.failed_reloads.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    receiver = self.receiver,
+                    protocols = self.protocols,
+                    why,
+                    "New TLS files can't be used: the old ones stay in use, and go on until they \
+                     expire. Repair the files; they are looked at again by themselves \
+                     (reload_interval), or at SIGHUP"
+                );
+                kept.complaint = Some(why);
+            }
+        }
+    }
+
+    /// Whether there was something new; it is in use then.
+    fn renewed(&self, kept: &mut Kept) -> Result<bool, String> {
+        let settings = read(&self.tls)?;
+        if settings == kept.settings {
+            return Ok(false);
+        }
+        let trusts_as_before = settings.client_ca_pem == kept.settings.client_ca_pem
+            && settings.client_crl_pem == kept.settings.client_crl_pem;
+        let tickets = if trusts_as_before { kept.tickets.clone() } else { tickets()? };
+        let terms = terms(&settings, tickets.clone())?;
+        self.acceptor.replace(terms.config);
+        (kept.settings, kept.tickets, kept.shown) = (settings, tickets, terms.shown);
+        Ok(true)
+    }
+
+    fn warn(&self, now: Instant, wall: SystemTime) {
+        let mut kept = self.kept();
+        if kept.warned_at.is_some_and(|at| now.saturating_duration_since(at) < WARN_AGAIN) {
+            return;
+        }
+        let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+        for shown in &kept.shown {
+            let left = shown.not_after - wall;
+            if left < SOON.as_secs() as i64 {
+                tracing::warn!(
+                    receiver = self.receiver,
+                    certificate = shown.name,
+                    subject = shown.subject,
+                    hours_left = left / 3600,
+                    "A TLS certificate expires soon, or has: clients will refuse to connect. \
+                     Replace its file: it is reloaded without a restart"
+                );
+            }
+        }
+        kept.warned_at = Some(now);
+    }
+
+    /// Nothing that holds it can panic halfway through a change.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn read(tls: &Tls) -> Result<Settings, String> {
+    let optional = |path: &Option<std::path::PathBuf>, key: &str| match path {
+        Some(path) => file(path, key).map(Some),
+        None => Ok(None),
+    };
+    Ok(Settings {
+        identities: tls.certificates.iter().enumerate().map(identity).collect::<Result<_, _>>()?,
+        client_ca_pem: optional(&tls.client_ca_file, "client_ca_file")?,
+        client_crl_pem: optional(&tls.client_crl_file, "client_crl_file")?,
+        version_min: tls.version_min,
+        version_max: tls.version_max,
+        cipher_suites: tls.cipher_suites.clone(),
+        curves: tls.curves.clone(),
+    })
+}
+
+fn identity((index, pair): (usize, &PemPair)) -> Result<Identity, String> {
+    Ok(Identity {
+        name: match &pair.chain {
+            Pem::File(path) => path.display().to_string(),
+            Pem::Text(_) if index == 0 => "cert_pem".to_owned(),
+            Pem::Text(_) => format!("certificates[{}].cert_pem", index - 1),
+        },
+        chain_pem: pem(&pair.chain, "cert_file")?,
+        key_pem: pem(&pair.key, "key_file")?,
+    })
+}
+
+fn pem(pem: &Pem, key: &str) -> Result<Vec<u8>, String> {
+    match pem {
+        Pem::File(path) => file(path, key),
+        Pem::Text(text) => Ok(text.clone().into_bytes()),
+    }
+}
+
+fn file(path: &Path, key: &str) -> Result<Vec<u8>, String> {
+    let fault = |why: String| format!("{key} {}: {why}", path.display());
+    let length = std::fs::metadata(path).map_err(|error| fault(error.to_string()))?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(fault(format!("more than {} MiB", FILE_BYTES_MAX >> 20)));
+    }
+    std::fs::read(path).map_err(|error| fault(error.to_string()))
+}

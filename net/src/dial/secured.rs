@@ -1,0 +1,184 @@
+//! TLS over a [`Stream`], the client's side: rustls between the socket and whoever speaks over it.
+//!
+//! Knows no protocol above and reads no file. Always: of ciphertext on its way out there is at most
+//! one buffer, and nothing more is taken while it waits; who polls for bytes to come in also moves
+//! those that have to go out, so what was taken leaves without being asked for.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::Write as _;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+
+use crate::glommio_io::Stream;
+
+/// So much plaintext is sealed at once: a few records.
+const SEALED_AT_ONCE: usize = 64 << 10;
+/// Plaintext that is handed out at once: a record's.
+const PLAIN_BYTES: usize = 16 << 10;
+
+/// A stream whose peer has proved who it is, and whose bytes nobody else reads.
+pub struct Secured {
+    stream: Stream,
+    session: ClientConnection,
+    /// Ciphertext to be sent, and how much of it has been.
+    sealed: Vec<u8>,
+    sent: usize,
+    /// Ciphertext that the session had no room for.
+    unread: Vec<u8>,
+    plain: Box<[u8]>,
+}
+
+impl Secured {
+    /// Makes the handshake; bounded in time by the caller. The error says what the peer's
+    /// certificate lacks.
+    pub async fn connect(
+        stream: Stream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Secured> {
+        let mut session = ClientConnection::new(config, name).map_err(refused)?;
+        session.set_buffer_limit(Some(SEALED_AT_ONCE));
+        let plain = vec![0; PLAIN_BYTES].into_boxed_slice();
+        let (sealed, unread) = (Vec::new(), Vec::new());
+        let mut secured = Secured { stream, session, sealed, sent: 0, unread, plain };
+        poll_fn(|cx| secured.poll_handshake(cx)).await?;
+        Ok(secured)
+    }
+
+    /// The protocol that both sides agreed on.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.session.alpn_protocol()
+    }
+
+    /// What came. Nothing: the peer sends no more.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        self.poll_receive_up_to(cx, PLAIN_BYTES)
+    }
+
+    /// The same, and never more than `bytes_max`, which is not zero.
+    pub fn poll_receive_up_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes_max: usize,
+    ) -> Poll<io::Result<&[u8]>> {
+        let room = bytes_max.min(PLAIN_BYTES);
+        // What waits to be sent must not wait for an answer.
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            match self.session.reader().read(&mut self.plain[..room]) {
+                Ok(count) => return Poll::Ready(Ok(&self.plain[..count])),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Many servers close without saying so; above TLS every message has its end.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(Ok(&[]));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            ready!(self.poll_feed(cx))?;
+        }
+    }
+
+    /// Takes as much of `slices` as one buffer of ciphertext holds.
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(cx))?;
+        let taken = self.session.writer().write_vectored(slices)?;
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Hands all that was taken to the kernel.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while self.sent < self.sealed.len() {
+                let rest = [IoSlice::new(&self.sealed[self.sent..])];
+                self.sent += ready!(self.stream.poll_send(cx, &rest))?;
+            }
+            self.sealed.clear();
+            self.sent = 0;
+            if !self.session.wants_write() {
+                return Poll::Ready(Ok(()));
+            }
+            while self.session.wants_write() {
+                self.session.write_tls(&mut self.sealed)?;
+            }
+        }
+    }
+
+    /// Says goodbye and closes the sending side.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.session.send_close_notify();
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.session.is_handshaking() {
+            ready!(self.poll_flush(cx))?;
+            if self.session.is_handshaking() {
+                ready!(self.poll_feed(cx))?;
+            }
+        }
+        self.poll_flush(cx)
+    }
+
+    /// Brings ciphertext from the socket into the session.
+    fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unread.is_empty() {
+            let came = ready!(self.stream.poll_receive(cx))?;
+            let fed = feed(&mut self.session, came);
+            if let Ok(count) = fed {
+                self.unread.extend_from_slice(&came[count..]);
+            }
+            let is_end = came.is_empty();
+            self.judged(cx, fed.map(drop))?;
+            if is_end && self.session.is_handshaking() {
+                let text = "the peer closed in the middle of the TLS handshake";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let fed = feed(&mut self.session, &self.unread);
+        if let Ok(count) = fed {
+            self.unread.drain(..count);
+        }
+        Poll::Ready(self.judged(cx, fed.map(drop)))
+    }
+
+    /// A fault of the peer's is told to it, as far as its socket takes the alert.
+    fn judged(&mut self, cx: &mut Context<'_>, fed: io::Result<()>) -> io::Result<()> {
+        if fed.is_err() {
+            let _ = self.poll_flush(cx);
+        }
+        fed
+    }
+}
+
+/// Hands ciphertext to the session until it has plaintext, or all of it; returns how much. None at
+/// all means that the peer sends no more.
+fn feed(session: &mut ClientConnection, ciphertext: &[u8]) -> io::Result<usize> {
+    let mut rest = ciphertext;
+    loop {
+        session.read_tls(&mut rest)?;
+        let state = session.process_new_packets().map_err(refused)?;
+        if rest.is_empty() || state.plaintext_bytes_to_read() > 0 {
+            return Ok(ciphertext.len() - rest.len());
+        }
+    }
+}
+
+fn refused(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("TLS: {error}"))
+}

@@ -1,0 +1,564 @@
+//! QUIC, one endpoint of one receiver core, sans-I/O: datagrams and `now` in, requests and
+//! datagrams out. The transport is quinn's (`quinn-proto`), driven directly.
+//!
+//! Whoever drives a [`Quic`] hands it what came ([`Quic::handle_datagram`]), lets it work
+//! ([`Quic::poll`]), gives answers ([`Quic::answer`]), takes what is to be sent until there is no
+//! more ([`Quic::poll_transmit`]), and sleeps until [`Quic::next_timeout`].
+//!
+//! Always
+//! - A connection lives on the core that its IDs name ([`ids`]): what another core's filter let
+//!   through to us goes to its owner, as a [`Stranger`], and is never lost silently.
+//! - Connections, handshakes, streams, windows and what waits to be sent are bounded. Who can't be
+//!   taken is refused; with many handshakes under way a client has to prove its address first.
+//! - No clock is read: quinn's instants are made of `now` and an [`Epoch`].
+//! - All timers are in one heap, with one entry that counts for each connection.
+
+mod config;
+mod connection;
+mod ids;
+mod lane;
+mod timers;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{
+    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, Incoming, Transmit as Sent,
+};
+
+use self::config::WallClock;
+pub use self::config::{Config, Epoch, Secrets, Tls, TlsError};
+use self::connection::Connection;
+pub use self::ids::{CORES_MAX, CoreId, ID_BYTES};
+use self::ids::{Destination, Ids};
+use self::timers::Timers;
+use crate::request::{Answer, Door, Nanos, Request, RequestId, Turn};
+use crate::ring::Key;
+use crate::server::lifetime::{Age, Chance};
+
+/// In a [`Key`]'s index: names a connection of QUIC, and no socket of the ring.
+const MARK: u32 = 1 << 31;
+/// Answers to datagrams that belong to no connection, which wait to be sent.
+const REPLIES_MAX: usize = 256;
+
+/// Where a datagram came from, and what the network said about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    pub from: SocketAddr,
+    /// The address of ours that it came to.
+    pub local_ip: Option<IpAddr>,
+    /// The two bits of ECN.
+    pub ecn: u8,
+}
+
+/// A datagram that belongs to another core.
+#[derive(Clone, Debug)]
+pub struct Stranger {
+    pub core: usize,
+    pub path: Path,
+    pub bytes: Bytes,
+}
+
+/// What to send: one datagram, or several that the kernel cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    pub to: SocketAddr,
+    pub local_ip: Option<IpAddr>,
+    /// The two bits of ECN.
+    pub ecn: u8,
+    /// All datagrams but the last are this long; `None`: it is one.
+    pub segment_bytes: Option<usize>,
+    /// Of all datagrams together.
+    pub bytes: usize,
+}
+
+/// Counters since the start, and gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuicStats {
+    /// Connections whose state is held, those that have ended a moment ago too.
+    pub connections: u64,
+    pub handshaking: u64,
+    pub accepted: u64,
+    pub handshakes: u64,
+    /// Ended before their handshake did.
+    pub handshakes_failed: u64,
+    pub closed: u64,
+    /// Refused: too many connections or handshakes, or we drain.
+    pub refused: u64,
+    /// First packets that began no connection: cut off, forged, or of one that is gone.
+    pub unreadable: u64,
+    pub retries: u64,
+    /// Stateless resets that we sent.
+    pub resets: u64,
+    /// Datagrams that belonged to another core.
+    pub strangers: u64,
+    /// Datagrams of ours that another core had received.
+    pub adopted: u64,
+    /// Changes of a peer's address.
+    pub migrated: u64,
+    pub lost_packets: u64,
+    /// Deadlines missed: of handshakes, of requests, of idle connections.
+    pub timeouts: u64,
+    /// Replies that were not sent for want of room.
+    pub replies_dropped: u64,
+    pub received_datagrams: u64,
+    pub received_bytes: u64,
+    pub sent_datagrams: u64,
+    pub sent_bytes: u64,
+}
+
+/// Whether a request came from here, and its answer is for [`Quic::answer`].
+pub fn owns(key: Key) -> bool {
+    key.index & MARK != 0
+}
+
+pub struct Quic {
+    endpoint: Endpoint,
+    config: Config,
+    clock: Arc<WallClock>,
+    ids: Ids,
+    chance: Chance,
+    /// By quinn's handle.
+    slots: Vec<Slot>,
+    /// Slots that are taken, and of those the ones whose handshake is not done.
+    open: usize,
+    handshaking: usize,
+    touched: Vec<usize>,
+    sending: VecDeque<usize>,
+    replies: VecDeque<(Transmit, Vec<u8>)>,
+    timers: Timers,
+    draining: bool,
+    stats: QuicStats,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    connection: Option<Box<Connection>>,
+}
+
+impl Quic {
+    pub fn new(mut config: Config) -> Quic {
+        config.limits.idle_timeout = config.lifetime.idle_timeout;
+        let clock = Arc::new(WallClock::new(config.epoch.wall));
+        let server = Arc::new(config.server(clock.clone()));
+        let endpoint = Endpoint::new(Arc::new(config.endpoint()), Some(server), true, None);
+        let seed = config.seed.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Quic {
+            endpoint,
+            clock,
+            ids: Ids::new(config.core, config.secrets.ids.clone(), config.seed),
+            chance: Chance(seed),
+            config,
+            slots: Vec::new(),
+            open: 0,
+            handshaking: 0,
+            touched: Vec::new(),
+            sending: VecDeque::new(),
+            replies: VecDeque::new(),
+            timers: Timers::default(),
+            draining: false,
+            stats: QuicStats::default(),
+        }
+    }
+
+    /// Connections that begin from now on get these certificates.
+    pub fn set_tls(&mut self, tls: Tls) {
+        self.config.tls = tls;
+        let server = self.config.server(self.clock.clone());
+        self.endpoint.set_server_config(Some(Arc::new(server)));
+    }
+
+    /// Takes a datagram, or says whose it is.
+    pub fn handle_datagram(&mut self, now: Nanos, path: Path, datagram: &[u8]) -> Option<Stranger> {
+        if let Some(core) = self.other_owner(datagram) {
+            self.stats.strangers += 1;
+            return Some(Stranger { core, path, bytes: Bytes::copy_from_slice(datagram) });
+        }
+        self.take_datagram(now, path, datagram);
+        None
+    }
+
+    /// Takes a datagram of ours that another core had received.
+    pub fn handle_stranger(&mut self, now: Nanos, stranger: &Stranger) {
+        self.stats.adopted += 1;
+        self.take_datagram(now, stranger.path, &stranger.bytes);
+    }
+
+    /// Takes what the datagrams and time brought, and appends the requests that are complete.
+    pub fn poll(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        self.clock.set(now);
+        while let Some((at, index)) = self.timers.next_due(now) {
+            let connection = self.slots[index].connection.as_ref();
+            if connection.is_none_or(|connection| connection.timer_at != at) {
+                continue;
+            }
+            let instant = self.instant(now);
+            let missed = self.with(index, now, door, requests, |connection, turn| {
+                connection.timer_at = Nanos::MAX;
+                connection.take_time(instant, turn)
+            });
+            self.stats.timeouts += u64::from(missed == Some(true));
+            self.touch(index);
+        }
+        while let Some(index) = self.touched.pop() {
+            self.settle(index, now, door, requests);
+        }
+    }
+
+    /// Gives an answer; a request whose connection is gone is answered to nobody.
+    pub fn answer(
+        &mut self,
+        id: RequestId,
+        answer: Answer,
+        now: Nanos,
+        door: &mut dyn Door,
+        requests: &mut Vec<Request>,
+    ) {
+        let index = (id.key.index & !MARK) as usize;
+        if self.slots.get(index).is_none_or(|slot| slot.generation != id.key.generation) {
+            return;
+        }
+        let instant = self.instant(now);
+        self.with(index, now, door, requests, |connection, turn| {
+            connection.take_answer(id.stream, answer, instant, turn);
+        });
+        self.queue(index);
+    }
+
+    /// Writes what is to be sent next into `buffer`, in place of what is there. To be called until
+    /// there is no more.
+    pub fn poll_transmit(&mut self, now: Nanos, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        buffer.clear();
+        if let Some((transmit, bytes)) = self.replies.pop_front() {
+            buffer.extend_from_slice(&bytes);
+            return Some(self.counted(transmit));
+        }
+        let instant = self.instant(now);
+        while let Some(index) = self.sending.pop_front() {
+            let Some(connection) = self.slots[index].connection.as_deref_mut() else {
+                continue;
+            };
+            let segments_max = self.config.segments_max;
+            if let Some(sent) = connection.quic.poll_transmit(instant, segments_max, buffer) {
+                // The others have their turn before it goes on.
+                self.sending.push_back(index);
+                return Some(self.counted(transmit(&sent)));
+            }
+            connection.is_sending = false;
+            self.schedule(index, now);
+        }
+        None
+    }
+
+    /// When to call [`Quic::poll`] if nothing comes before.
+    pub fn next_timeout(&self) -> Option<Nanos> {
+        self.timers.next()
+    }
+
+    /// Takes no new connections and tells every peer: what is in flight is answered, then the
+    /// connections close.
+    pub fn drain(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        self.draining = true;
+        let instant = self.instant(now);
+        for index in 0..self.slots.len() {
+            self.with(index, now, door, requests, |connection, turn| {
+                connection.drain(instant, turn);
+            });
+            self.touch(index);
+        }
+    }
+
+    /// Ends all connections at once.
+    pub fn close(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        self.draining = true;
+        let instant = self.instant(now);
+        for index in 0..self.slots.len() {
+            self.with(index, now, door, requests, |connection, turn| {
+                connection.close(instant, turn);
+            });
+            self.touch(index);
+        }
+    }
+
+    /// Whether any peer is still owed something: an answer, or to hear that we go.
+    pub fn is_busy(&self) -> bool {
+        let mut connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        let is_open = connections.any(|connection| !connection.quic.is_closed());
+        is_open || !self.sending.is_empty() || !self.replies.is_empty()
+    }
+
+    /// Requests handed out and not answered.
+    pub fn in_flight(&self) -> usize {
+        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        connections.map(|connection| connection.in_flight()).sum()
+    }
+
+    /// Connections whose state is held.
+    pub fn connections(&self) -> usize {
+        self.open
+    }
+
+    /// Where the client of a connection is.
+    pub fn peer(&self, key: Key) -> Option<SocketAddr> {
+        let slot = self.slots.get((key.index & !MARK) as usize)?;
+        let connection = slot.connection.as_ref().filter(|connection| connection.key == key)?;
+        Some(connection.peer())
+    }
+
+    pub fn stats(&self) -> QuicStats {
+        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        let lost: u64 = connections.map(|c| c.quic.stats().path.lost_packets).sum();
+        QuicStats {
+            connections: self.open as u64,
+            handshaking: self.handshaking as u64,
+            lost_packets: self.stats.lost_packets + lost,
+            ..self.stats
+        }
+    }
+
+    /// The other core that a datagram belongs to.
+    fn other_owner(&self, datagram: &[u8]) -> Option<usize> {
+        let core = self.config.core;
+        let owner = match ids::destination(datagram)? {
+            Destination::Short(id) => core.owner(id),
+            // Before the seal is looked at, which costs more than the byte.
+            Destination::Long(id) if id.len() != ID_BYTES || core.owner(id) == core.index => {
+                return None;
+            }
+            Destination::Long(id) => self.ids.maker(id)?,
+        };
+        (owner != core.index).then_some(owner)
+    }
+
+    fn take_datagram(&mut self, now: Nanos, path: Path, datagram: &[u8]) {
+        self.clock.set(now);
+        self.stats.received_datagrams += 1;
+        self.stats.received_bytes += datagram.len() as u64;
+        let Path { from, local_ip, ecn } = path;
+        let (ecn, bytes) = (EcnCodepoint::from_bits(ecn), BytesMut::from(datagram));
+        let mut reply = Vec::new();
+        let instant = self.instant(now);
+        match self.endpoint.handle(instant, from, local_ip, ecn, bytes, &mut reply) {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(connection) = &mut self.slots[handle.0].connection {
+                    connection.quic.handle_event(event);
+                }
+                self.touch(handle.0);
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.decide(incoming, now),
+            Some(DatagramEvent::Response(sent)) => {
+                let is_short = reply.first().is_some_and(|first| first & 0x80 == 0);
+                self.stats.resets += u64::from(is_short);
+                self.reply(&sent, reply);
+            }
+            None => {}
+        }
+    }
+
+    /// Whether a new client may come in.
+    fn decide(&mut self, incoming: Incoming, now: Nanos) {
+        let mut reply = Vec::new();
+        if self.draining || self.open >= self.config.limits.connections_max {
+            self.stats.refused += 1;
+            let sent = self.endpoint.refuse(incoming, &mut reply);
+            return self.reply(&sent, reply);
+        }
+        let is_proven = incoming.remote_address_validated();
+        if self.handshaking >= self.config.retry_above && !is_proven && incoming.may_retry() {
+            self.stats.retries += 1;
+            if let Ok(sent) = self.endpoint.retry(incoming, &mut reply) {
+                self.reply(&sent, reply);
+            }
+            return;
+        }
+        if self.handshaking >= self.config.handshakes_max {
+            self.stats.refused += 1;
+            let sent = self.endpoint.refuse(incoming, &mut reply);
+            return self.reply(&sent, reply);
+        }
+        let instant = self.instant(now);
+        match self.endpoint.accept(incoming, instant, &mut reply, None) {
+            Ok((handle, quic)) => self.admit(handle, quic, now),
+            Err(error) => {
+                self.stats.unreadable += 1;
+                if let Some(sent) = error.response {
+                    self.reply(&sent, reply);
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, handle: ConnectionHandle, quic: quinn_proto::Connection, now: Nanos) {
+        self.stats.accepted += 1;
+        self.open += 1;
+        self.handshaking += 1;
+        if self.slots.len() <= handle.0 {
+            self.slots.resize_with(handle.0 + 1, Slot::default);
+        }
+        let slot = &mut self.slots[handle.0];
+        slot.generation = slot.generation.wrapping_add(1);
+        let key = Key { index: handle.0 as u32 | MARK, generation: slot.generation };
+        let age = Age::new(&self.config.lifetime, self.chance.draw(), now);
+        let due = now + self.config.handshake_timeout;
+        slot.connection = Some(Box::new(Connection::new(key, handle, quic, age, due)));
+        self.touch(handle.0);
+    }
+
+    fn reply(&mut self, sent: &Sent, bytes: Vec<u8>) {
+        match self.replies.len() < REPLIES_MAX {
+            true => self.replies.push_back((transmit(sent), bytes)),
+            false => self.stats.replies_dropped += 1,
+        }
+    }
+
+    /// Looks at what happened to a connection, tells the endpoint, and forgets it if it is over.
+    fn settle(
+        &mut self,
+        index: usize,
+        now: Nanos,
+        door: &mut dyn Door,
+        requests: &mut Vec<Request>,
+    ) {
+        let instant = self.instant(now);
+        let migrated = self.with(index, now, door, requests, |connection, turn| {
+            connection.is_touched = false;
+            connection.take_events(instant, turn)
+        });
+        self.stats.migrated += u64::from(migrated == Some(true));
+        self.count_handshake(index);
+        if self.tell_endpoint(index) {
+            return self.forget(index);
+        }
+        self.queue(index);
+        self.schedule(index, now);
+    }
+
+    /// Takes a connection out of those whose handshake is under way, once it is not.
+    fn count_handshake(&mut self, index: usize) {
+        let Some(connection) = self.slots[index].connection.as_deref_mut() else {
+            return;
+        };
+        if connection.was_handshaking && !connection.is_handshaking() {
+            connection.was_handshaking = false;
+            self.handshaking -= 1;
+            match connection.is_established() {
+                true => self.stats.handshakes += 1,
+                false => self.stats.handshakes_failed += 1,
+            }
+        }
+    }
+
+    /// Passes on what a connection and the endpoint have to tell each other. Returns whether the
+    /// connection is over.
+    fn tell_endpoint(&mut self, index: usize) -> bool {
+        let Some(connection) = self.slots[index].connection.as_deref_mut() else {
+            return false;
+        };
+        let mut is_over = false;
+        while let Some(event) = connection.quic.poll_endpoint_events() {
+            is_over |= event.is_drained();
+            if let Some(event) = self.endpoint.handle_event(connection.handle, event) {
+                connection.quic.handle_event(event);
+            }
+        }
+        is_over
+    }
+
+    fn forget(&mut self, index: usize) {
+        if let Some(connection) = self.slots[index].connection.take() {
+            self.open -= 1;
+            self.stats.closed += 1;
+            self.stats.lost_packets += connection.quic.stats().path.lost_packets;
+        }
+    }
+
+    /// Sees to it that the heap wakes us no later than a connection's deadline.
+    fn schedule(&mut self, index: usize, now: Nanos) {
+        let epoch = self.config.epoch.instant;
+        let Some(connection) = self.slots[index].connection.as_deref_mut() else {
+            return;
+        };
+        let nanos = |instant: Instant| {
+            let since = instant.saturating_duration_since(epoch).as_nanos();
+            Nanos::try_from(since).unwrap_or(Nanos::MAX)
+        };
+        let due = connection.due(&self.config.limits, nanos).map(|at| at.max(now + 1));
+        if let Some(due) = due
+            && due < connection.timer_at
+        {
+            connection.timer_at = due;
+            self.timers.push(due, index);
+            if self.timers.are_crowded(self.open) {
+                let slots = &self.slots;
+                self.timers.keep(|at, index| {
+                    let connection = slots[index].connection.as_ref();
+                    connection.is_some_and(|connection| connection.timer_at == at)
+                });
+            }
+        }
+    }
+
+    fn touch(&mut self, index: usize) {
+        if let Some(connection) = &mut self.slots[index].connection
+            && !std::mem::replace(&mut connection.is_touched, true)
+        {
+            self.touched.push(index);
+        }
+    }
+
+    fn queue(&mut self, index: usize) {
+        if let Some(connection) = &mut self.slots[index].connection
+            && !std::mem::replace(&mut connection.is_sending, true)
+        {
+            self.sending.push_back(index);
+        }
+    }
+
+    fn with<T>(
+        &mut self,
+        index: usize,
+        now: Nanos,
+        door: &mut dyn Door,
+        requests: &mut Vec<Request>,
+        act: impl FnOnce(&mut Connection, &mut Turn<'_>) -> T,
+    ) -> Option<T> {
+        let connection = self.slots.get_mut(index)?.connection.as_deref_mut()?;
+        let mut turn = Turn {
+            now,
+            key: connection.key,
+            listener: self.config.listener,
+            limits: &self.config.limits,
+            door,
+            requests,
+            // No answer of HTTP/2 or HTTP/3 carries one.
+            date: "",
+            peer: None,
+        };
+        Some(act(connection, &mut turn))
+    }
+
+    fn counted(&mut self, transmit: Transmit) -> Transmit {
+        let segment = transmit.segment_bytes.unwrap_or(transmit.bytes).max(1);
+        self.stats.sent_datagrams += transmit.bytes.div_ceil(segment) as u64;
+        self.stats.sent_bytes += transmit.bytes as u64;
+        transmit
+    }
+
+    fn instant(&self, now: Nanos) -> Instant {
+        self.config.epoch.instant + Duration::from_nanos(now)
+    }
+}
+
+fn transmit(sent: &Sent) -> Transmit {
+    Transmit {
+        to: sent.destination,
+        local_ip: sent.src_ip,
+        ecn: sent.ecn.map_or(0, |ecn| ecn as u8),
+        segment_bytes: sent.segment_size,
+        bytes: sent.size,
+    }
+}

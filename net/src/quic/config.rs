@@ -1,0 +1,197 @@
+//! What an endpoint is told: its core, its keys, its bounds; and what of it is for quinn.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_lc_rs::{hkdf, hmac};
+use quinn_proto::crypto::rustls::QuicServerConfig;
+use quinn_proto::crypto::{HandshakeTokenKey, HmacKey};
+use quinn_proto::{
+    EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TimeSource, TransportConfig,
+    VarInt,
+};
+
+use super::ids::{CORES_MAX, CoreId, Ids};
+use crate::request::{Limits, Nanos};
+use crate::server::lifetime::Lifetime;
+
+/// Control, and the two of QPACK; and some that a client may open to see what we make of them.
+const UNI_STREAMS_MAX: u32 = 8;
+/// What a peer may leave unacknowledged of what we sent.
+const SEND_WINDOW_BYTES: u64 = 1 << 20;
+/// A connection that never idles too long is forgotten after this much silence all the same: a
+/// peer that vanished says nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
+const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(15);
+/// New connections are decided on when they come: none waits here.
+const INCOMING_MAX: usize = 64;
+const INCOMING_BYTES_MAX: u64 = 64 << 10;
+/// Between two stateless resets, so that two endpoints can't keep each other busy.
+const RESET_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Keys that all cores of a listener share, and all processes that serve its address.
+#[derive(Clone)]
+pub struct Secrets {
+    reset: Arc<dyn HmacKey>,
+    token: Arc<dyn HandshakeTokenKey>,
+    pub(super) ids: Arc<dyn HmacKey>,
+}
+
+impl Secrets {
+    /// All keys from one secret that nobody else knows.
+    pub fn derive(secret: &[u8; 32]) -> Secrets {
+        let master = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let key = |name: &[u8]| {
+            Arc::new(hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&master, name).as_ref()))
+        };
+        let token = hkdf::Salt::new(hkdf::HKDF_SHA256, b"address validation").extract(secret);
+        Secrets { reset: key(b"stateless reset"), token: Arc::new(token), ids: key(b"ids") }
+    }
+}
+
+/// What the clocks said when `Nanos` was 0: what is told in `Nanos` is told to quinn by these.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch {
+    pub instant: Instant,
+    pub wall: SystemTime,
+}
+
+/// The terms of one endpoint.
+#[derive(Clone)]
+pub struct Config {
+    pub core: CoreId,
+    /// Of the requests that come here: [`crate::request::Head::listener`].
+    pub listener: u16,
+    pub limits: Limits,
+    /// How old connections get; its `idle_timeout` counts, not that of `limits`.
+    pub lifetime: Lifetime,
+    pub tls: Tls,
+    pub secrets: Secrets,
+    /// Of everything that is left to chance; each core has its own.
+    pub seed: [u8; 32],
+    pub epoch: Epoch,
+    /// Handshakes under way at once.
+    pub handshakes_max: usize,
+    /// With more of them than this, a client has to prove its address first, by a Retry.
+    pub retry_above: usize,
+    pub handshake_timeout: Nanos,
+    /// Datagrams in one [`super::Transmit`]: 1 where the kernel does not cut them (UDP_SEGMENT).
+    pub segments_max: usize,
+    /// What path MTU discovery tries at most, in bytes of UDP payload.
+    pub datagram_bytes_max: u16,
+}
+
+/// A TLS configuration that QUIC can use.
+#[derive(Clone)]
+pub struct Tls(Arc<QuicServerConfig>);
+
+/// Why a TLS configuration is not for QUIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsError {
+    /// RFC 9001, 5.2: the first packets are always encrypted by it.
+    NoInitialSuite,
+    /// OTLP's requests must not be taken twice.
+    EarlyData,
+    /// Nobody would speak HTTP/3 to it.
+    NoAlpn,
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TlsError::NoInitialSuite => "TLS for QUIC needs the suite TLS13_AES_128_GCM_SHA256",
+            TlsError::EarlyData => "TLS for QUIC must not take early data: it could be replayed",
+            TlsError::NoAlpn => "TLS for QUIC has to offer `h3` by ALPN",
+        })
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+impl Tls {
+    pub fn new(tls: Arc<rustls::ServerConfig>) -> Result<Tls, TlsError> {
+        if tls.max_early_data_size != 0 {
+            return Err(TlsError::EarlyData);
+        }
+        if !tls.alpn_protocols.iter().any(|protocol| protocol == b"h3") {
+            return Err(TlsError::NoAlpn);
+        }
+        let tls = QuicServerConfig::try_from(tls).map_err(|_| TlsError::NoInitialSuite)?;
+        Ok(Tls(Arc::new(tls)))
+    }
+}
+
+impl Config {
+    pub(super) fn endpoint(&self) -> EndpointConfig {
+        let CoreId { index, count } = self.core;
+        assert!(index < count && count <= CORES_MAX, "core {index} of {count}");
+        let mut endpoint = EndpointConfig::new(self.secrets.reset.clone());
+        let ids = Ids::new(self.core, self.secrets.ids.clone(), self.seed);
+        endpoint.cid_generator(move || Box::new(ids.clone()));
+        endpoint.rng_seed(Some(self.seed));
+        endpoint.min_reset_interval(RESET_INTERVAL);
+        endpoint
+    }
+
+    pub(super) fn server(&self, clock: Arc<WallClock>) -> ServerConfig {
+        let mut server = ServerConfig::new(self.tls.0.clone(), self.secrets.token.clone());
+        server.transport_config(Arc::new(self.transport()));
+        server.retry_token_lifetime(RETRY_TOKEN_LIFETIME);
+        server.migration(true);
+        server.max_incoming(INCOMING_MAX);
+        server.incoming_buffer_size(INCOMING_BYTES_MAX);
+        server.incoming_buffer_size_total(INCOMING_BYTES_MAX);
+        server.time_source(clock);
+        server
+    }
+
+    fn transport(&self) -> TransportConfig {
+        let limits = &self.limits;
+        let window = limits.connection_window_bytes;
+        let idle = match self.lifetime.idle_timeout {
+            0 => SILENCE_MAX,
+            nanos => Duration::from_nanos(nanos),
+        };
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(self.datagram_bytes_max);
+        let streams = u32::try_from(limits.connection_requests_max).unwrap_or(u32::MAX);
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(VarInt::from_u32(streams))
+            .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
+            .stream_receive_window(VarInt::from_u32(window / 4))
+            .receive_window(VarInt::from_u32(window))
+            .send_window(SEND_WINDOW_BYTES)
+            // Answers are small: each in one packet, and none cut into many for fairness.
+            .send_fairness(false)
+            .max_idle_timeout(IdleTimeout::try_from(idle).ok())
+            .mtu_discovery_config(Some(discovery))
+            .datagram_receive_buffer_size(None)
+            .enable_segmentation_offload(self.segments_max > 1);
+        transport
+    }
+}
+
+/// Wall-clock time for the age of Retry tokens, moved by the turn's clock.
+pub(super) struct WallClock {
+    epoch: SystemTime,
+    now: AtomicU64,
+}
+
+impl WallClock {
+    pub(super) fn new(epoch: SystemTime) -> WallClock {
+        WallClock { epoch, now: AtomicU64::new(0) }
+    }
+
+    pub(super) fn set(&self, now: Nanos) {
+        self.now.store(now, Ordering::Relaxed);
+    }
+}
+
+impl TimeSource for WallClock {
+    fn now(&self) -> SystemTime {
+        self.epoch + Duration::from_nanos(self.now.load(Ordering::Relaxed))
+    }
+}

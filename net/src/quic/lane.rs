@@ -1,0 +1,105 @@
+//! A connection's streams, as HTTP/3 uses them.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use quinn_proto::{Dir, ReadError, StreamId, VarInt, WriteError};
+use smallvec::SmallVec;
+
+use crate::http3::{Carrier, Code};
+use crate::request::Nanos;
+
+pub(super) struct Lane<'a> {
+    pub(super) quic: &'a mut quinn_proto::Connection,
+    pub(super) now: Instant,
+    /// Streams that we opened: they never end.
+    pub(super) opened: &'a mut usize,
+}
+
+/// What a stream had to give, and what comes behind.
+pub(super) struct Read {
+    pub(super) chunks: SmallVec<[Bytes; 4]>,
+    pub(super) behind: Behind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    More,
+    End,
+    Reset,
+}
+
+impl Lane<'_> {
+    /// All that came of a stream, in its order; `None`: nobody reads it any more.
+    pub(super) fn read(&mut self, id: StreamId) -> Option<Read> {
+        let mut stream = self.quic.recv_stream(id);
+        let mut coming = stream.read(true).ok()?;
+        let mut chunks = SmallVec::new();
+        let behind = loop {
+            match coming.next(usize::MAX) {
+                Ok(Some(chunk)) => chunks.push(chunk.bytes),
+                Ok(None) => break Behind::End,
+                Err(ReadError::Blocked) => break Behind::More,
+                Err(ReadError::Reset(_)) => break Behind::Reset,
+            }
+        };
+        // Whoever drives the connection sends whatever is due in any case.
+        let _ = coming.finalize();
+        Some(Read { chunks, behind })
+    }
+}
+
+impl Carrier for Lane<'_> {
+    fn open_uni(&mut self) -> Option<u64> {
+        let id = self.quic.streams().open(Dir::Uni)?;
+        *self.opened += 1;
+        Some(u64::from(id))
+    }
+
+    fn write(&mut self, stream: u64, bytes: &mut Bytes) {
+        let mut left = [std::mem::take(bytes)];
+        loop {
+            match self.quic.send_stream(id(stream)).write_chunks(&mut left) {
+                Ok(_) if left[0].is_empty() => return,
+                Ok(_) => {}
+                Err(WriteError::Blocked) => break,
+                // Nobody wants it: it counts as taken.
+                Err(WriteError::Stopped(_) | WriteError::ClosedStream) => return,
+            }
+        }
+        [*bytes] = left;
+    }
+
+    fn finish(&mut self, stream: u64) {
+        // Else it is stopped or gone, and that is told by an event.
+        let _ = self.quic.send_stream(id(stream)).finish();
+    }
+
+    fn reset(&mut self, stream: u64, code: Code) {
+        let _ = self.quic.send_stream(id(stream)).reset(number(code));
+    }
+
+    fn stop(&mut self, stream: u64, code: Code) {
+        let _ = self.quic.recv_stream(id(stream)).stop(number(code));
+    }
+
+    fn close(&mut self, code: Code, reason: &'static str) {
+        self.quic.close(self.now, number(code), Bytes::from_static(reason.as_bytes()));
+    }
+
+    fn is_settled(&mut self) -> bool {
+        self.quic.streams().send_streams() <= *self.opened
+    }
+
+    fn round_trip(&self) -> Nanos {
+        Nanos::try_from(self.quic.rtt().as_nanos()).unwrap_or(Nanos::MAX)
+    }
+}
+
+fn id(stream: u64) -> StreamId {
+    VarInt::from_u64(stream).map_or(StreamId::from(VarInt::MAX), StreamId::from)
+}
+
+fn number(code: Code) -> VarInt {
+    VarInt::from_u64(code.0).unwrap_or(VarInt::MAX)
+}

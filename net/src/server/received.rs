@@ -1,0 +1,94 @@
+//! What came on a connection: cleartext or TLS, each to where it belongs, and what is not what its
+//! listener speaks sent away, counted, and now and then said.
+
+use super::connection::Connection;
+use super::sealed::Outcome;
+use super::{Server, find, touch};
+use crate::request::{Door, Nanos, Request, Turn};
+use crate::ring::{Chunk, Key, Ring};
+use crate::tls::{Failure, TlsStats};
+
+/// Clients that take one port for the other come in crowds: one line of log for all of them.
+const SAY_AGAIN: Nanos = 60_000_000_000;
+
+impl<R: Ring> Server<R> {
+    pub(super) fn received(
+        &mut self,
+        key: Key,
+        mut chunk: Chunk,
+        now: Nanos,
+        door: &mut dyn Door,
+        requests: &mut Vec<Request>,
+    ) {
+        if let Some(connection) = find(&mut self.connections, key) {
+            let listener = usize::from(connection.listener);
+            let mut turn = Turn {
+                now,
+                key,
+                listener: connection.listener,
+                limits: &self.limits[listener],
+                peer: connection.peer().cloned(),
+                door,
+                requests,
+                date: &self.date,
+            };
+            if let Some(acceptor) = &self.acceptors[listener] {
+                let input = self.ring.bytes_mut(&mut chunk);
+                self.stats.received_bytes += input.len() as u64;
+                let has_room = self.stats.tls.pending < self.handshakes_max;
+                connection.handle_sealed(input, acceptor, has_room, &mut turn);
+                let failure = count_tls(connection, &mut self.stats.tls);
+                if failure == Some(Failure::Plaintext) && now >= self.say_again_at[1] {
+                    self.say_again_at[1] = now + SAY_AGAIN;
+                    say_plaintext();
+                }
+            } else {
+                let input = self.ring.bytes(&chunk);
+                self.stats.received_bytes += input.len() as u64;
+                if !connection.handle_input(input, &mut turn) {
+                    self.stats.tls.misdirected += 1;
+                    if now >= self.say_again_at[0] {
+                        self.say_again_at[0] = now + SAY_AGAIN;
+                        say_misdirected();
+                    }
+                }
+            }
+            touch(connection, &mut self.touched);
+        }
+        self.ring.give_back(chunk);
+    }
+}
+
+/// Counts a handshake that has begun or ended, and says why if it came to nothing.
+pub(super) fn count_tls(connection: &mut Connection, stats: &mut TlsStats) -> Option<Failure> {
+    let is_pending = connection.is_handshaking();
+    stats.pending = stats.pending + u64::from(is_pending) - u64::from(connection.is_counted);
+    connection.is_counted = is_pending;
+    match connection.take_outcome()? {
+        Outcome::Opened { is_resumed } => {
+            stats.completed += 1;
+            stats.resumed += u64::from(is_resumed);
+            None
+        }
+        Outcome::Failed(failure) => {
+            stats.count_failure(failure);
+            Some(failure)
+        }
+    }
+}
+
+fn say_misdirected() {
+    tracing::warn!(
+        "A client began TLS on a port without it, and was sent away: it can deliver nothing. Take \
+         the client's TLS away (insecure, http), or give this receiver a `tls` block. Said at most \
+         once a minute; the metrics count all"
+    );
+}
+
+fn say_plaintext() {
+    tracing::warn!(
+        "A client came without TLS to a port that has it, and was sent away: it can deliver \
+         nothing. Set up TLS at the client (https, a CA), or take the receiver's `tls` block away. \
+         Said at most once a minute; the metrics count all"
+    );
+}

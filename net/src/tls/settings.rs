@@ -1,0 +1,301 @@
+//! From PEM texts and names to what rustls needs: a `ServerConfig` that no connection changes.
+//!
+//! One function for all doors: TCP and QUIC differ in their [`Door`] alone. Faults are sentences
+//! for an operator, and never show a key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, Ticketer, default_provider, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, Error, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use super::certificate;
+
+/// The names that `curve_preferences` may have, as the Collector writes them.
+const CURVES: [(&str, &dyn SupportedKxGroup); 5] = [
+    ("X25519", kx_group::X25519),
+    ("P256", kx_group::SECP256R1),
+    ("P384", kx_group::SECP384R1),
+    ("X25519MLKEM768", kx_group::X25519MLKEM768),
+    ("SecP256r1MLKEM768", kx_group::SECP256R1MLKEM768),
+];
+
+/// PEM texts: a chain, the server's own certificate first, and its key.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// For messages: where the texts come from.
+    pub name: String,
+    pub chain_pem: Vec<u8>,
+    pub key_pem: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    Tls12,
+    Tls13,
+}
+
+/// All that the terms of a door depend on.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The first is what a client gets that names none of the others.
+    pub identities: Vec<Identity>,
+    /// If given, clients need a certificate that one of these CAs vouches for.
+    pub client_ca_pem: Option<Vec<u8>>,
+    /// Revocation lists of those CAs, of each of them.
+    pub client_crl_pem: Option<Vec<u8>>,
+    pub version_min: Version,
+    pub version_max: Version,
+    /// IANA's names; none: all that are known. Those of TLS 1.3 are limited only if one is named.
+    pub cipher_suites: Vec<String>,
+    /// In the order of preference; none: rustls's own.
+    pub curves: Vec<String>,
+}
+
+/// What is spoken behind TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// HTTP/2 and HTTP/1.1.
+    Tcp,
+    /// HTTP/3.
+    Quic,
+}
+
+impl Door {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Door::Tcp => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Door::Quic => vec![b"h3".to_vec()],
+        }
+    }
+}
+
+/// What a server says who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub name: String,
+    pub subject: String,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+/// Settings that were read, and can serve every door.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub config: Arc<ServerConfig>,
+    /// The server's own certificates, in the order of the settings.
+    pub shown: Vec<Shown>,
+}
+
+impl Terms {
+    /// The same for another door.
+    pub fn for_door(&self, door: Door) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = door.protocols();
+        Arc::new(config)
+    }
+}
+
+/// See [`tickets`].
+#[derive(Clone, Debug)]
+pub struct TicketKeys(Arc<dyn ProducesTickets>);
+
+/// The keys that seal what a client needs to resume. Who shares them resumes the other's clients,
+/// so they belong to one set of terms; a key is used for six hours, and read for six more. The
+/// lock inside is a reader's lock: taken twice a handshake, and written to once in six hours.
+pub fn tickets() -> Result<TicketKeys, String> {
+    Ticketer::new()
+        .map(TicketKeys)
+        .map_err(|error| format!("no keys for session tickets can be made: {error}"))
+}
+
+/// Names that `cipher_suites` may have.
+pub fn cipher_suite_names() -> Vec<String> {
+    ALL_CIPHER_SUITES.iter().map(|suite| suite_name(suite.suite())).collect()
+}
+
+/// Names that `curve_preferences` may have.
+pub fn curve_names() -> [&'static str; CURVES.len()] {
+    CURVES.map(|(name, _)| name)
+}
+
+/// The terms for TCP.
+///
+/// # Errors
+/// What is wrong, to go on after the name of the settings: `cert_file a.pem: no certificate ...`.
+pub fn terms(settings: &Settings, tickets: TicketKeys) -> Result<Terms, String> {
+    let provider = Arc::new(provider(settings)?);
+    let (certificates, shown) = Certificates::read(&settings.identities, &provider)?;
+    let versions = versions(settings)?;
+    let config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&versions)
+        .map_err(|error| format!("cipher suites, curves and versions do not fit: {error}"))?
+        .with_client_cert_verifier(verifier(settings, &provider)?);
+    let mut config = config.with_cert_resolver(Arc::new(certificates));
+    config.alpn_protocols = Door::Tcp.protocols();
+    config.ticketer = tickets.0;
+    // Tickets resume on every core; a store of sessions would be one lock for all.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    Ok(Terms { config: Arc::new(config), shown })
+}
+
+fn provider(settings: &Settings) -> Result<CryptoProvider, String> {
+    let mut provider = default_provider();
+    if !settings.cipher_suites.is_empty() {
+        provider.cipher_suites = cipher_suites(&settings.cipher_suites)?;
+    }
+    if !settings.curves.is_empty() {
+        provider.kx_groups = curves(&settings.curves)?;
+    }
+    Ok(provider)
+}
+
+fn cipher_suites(names: &[String]) -> Result<Vec<rustls::SupportedCipherSuite>, String> {
+    for name in names {
+        if !cipher_suite_names().contains(name) {
+            let known = cipher_suite_names().join(", ");
+            return Err(format!("unknown cipher suite \"{name}\"; known are {known}"));
+        }
+    }
+    let is_named = |suite: CipherSuite| names.contains(&suite_name(suite));
+    let is_13 = |suite: &rustls::SupportedCipherSuite| suite.tls13().is_some();
+    let limits_13 = ALL_CIPHER_SUITES.iter().any(|s| is_13(s) && is_named(s.suite()));
+    let mut suites: Vec<_> = ALL_CIPHER_SUITES.to_vec();
+    suites.retain(|suite| is_named(suite.suite()) || (is_13(suite) && !limits_13));
+    Ok(suites)
+}
+
+/// IANA's name: rustls writes TLS 1.3's otherwise.
+fn suite_name(suite: CipherSuite) -> String {
+    let name = suite.as_str().unwrap_or_default();
+    name.replacen("TLS13_", "TLS_", 1)
+}
+
+fn curves(names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, String> {
+    let find = |name: &String| {
+        let found = CURVES.iter().find(|(known, _)| known == name).map(|(_, group)| *group);
+        let known = || curve_names().join(", ");
+        found.ok_or_else(|| format!("unknown curve \"{name}\"; known are {}", known()))
+    };
+    names.iter().map(find).collect()
+}
+
+fn versions(settings: &Settings) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
+    if settings.version_min > settings.version_max {
+        return Err("min_version is higher than max_version".to_owned());
+    }
+    let range = settings.version_min..=settings.version_max;
+    let all = [(Version::Tls12, &TLS12), (Version::Tls13, &TLS13)];
+    Ok(all.into_iter().filter(|(v, _)| range.contains(v)).map(|(_, version)| version).collect())
+}
+
+fn verifier(
+    settings: &Settings,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let Some(pem) = &settings.client_ca_pem else {
+        return match settings.client_crl_pem {
+            Some(_) => Err("client_crl_file without client_ca_file revokes nothing".to_owned()),
+            None => Ok(WebPkiClientVerifier::no_client_auth()),
+        };
+    };
+    let mut roots = RootCertStore::empty();
+    for der in certificates(pem).map_err(|why| format!("client_ca_file: {why}"))? {
+        roots.add(der).map_err(|error| format!("client_ca_file: no CA's certificate: {error}"))?;
+    }
+    let roots = Arc::new(roots);
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+    if let Some(pem) = &settings.client_crl_pem {
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+        let lists = lists.map_err(|error| format!("client_crl_file: not PEM: {error}"))?;
+        if lists.is_empty() {
+            return Err("client_crl_file: no X509 CRL in it".to_owned());
+        }
+        builder = builder.with_crls(lists);
+    }
+    builder.build().map_err(|error| format!("client_ca_file or client_crl_file: {error}"))
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match read {
+        Ok(chain) if chain.is_empty() => Err("no CERTIFICATE in it".to_owned()),
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(format!("not PEM: {error}")),
+    }
+}
+
+/// The server's certificates, by the names that they are for.
+#[derive(Debug)]
+struct Certificates {
+    default: Vec<Arc<CertifiedKey>>,
+    by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
+}
+
+impl Certificates {
+    fn read(
+        identities: &[Identity],
+        provider: &CryptoProvider,
+    ) -> Result<(Certificates, Vec<Shown>), String> {
+        let (mut default, mut by_name) = (Vec::new(), HashMap::<_, Vec<_>>::new());
+        let mut shown = Vec::new();
+        for identity in identities {
+            let (key, certificate) = read_identity(identity, provider)
+                .map_err(|why| format!("{}: {why}", identity.name))?;
+            let key = Arc::new(key);
+            for name in &certificate.dns_names {
+                by_name.entry(name.to_ascii_lowercase()).or_default().push(key.clone());
+            }
+            default.push(key);
+            let (subject, not_after) = (certificate.subject, certificate.not_after);
+            shown.push(Shown { name: identity.name.clone(), subject, not_after });
+        }
+        match default.is_empty() {
+            true => Err("no certificate".to_owned()),
+            false => Ok((Certificates { default, by_name }, shown)),
+        }
+    }
+
+    fn candidates(&self, name: Option<&str>) -> &[Arc<CertifiedKey>] {
+        let name = name.unwrap_or_default().to_ascii_lowercase();
+        let wildcard = || name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        let exact = self.by_name.get(&name);
+        let found = exact.or_else(|| wildcard().and_then(|wildcard| self.by_name.get(&wildcard)));
+        found.map_or(&self.default, |found| found)
+    }
+}
+
+fn read_identity(
+    identity: &Identity,
+    provider: &CryptoProvider,
+) -> Result<(CertifiedKey, certificate::Certificate), String> {
+    let chain = certificates(&identity.chain_pem)?;
+    let certificate = certificate::read(&chain[0]).ok_or("the first certificate is malformed")?;
+    let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)
+        .map_err(|error| format!("no private key can be read: {error}"))?;
+    let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+        Error::InconsistentKeys(_) => "the key is not the certificate's".to_owned(),
+        error => format!("the key can't be used: {error}"),
+    })?;
+    Ok((key, certificate))
+}
+
+impl ResolvesServerCert for Certificates {
+    /// Of those for the name, the first that the client can verify.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let candidates = self.candidates(hello.server_name());
+        let fits =
+            |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        candidates.iter().find(fits).or(candidates.first()).cloned()
+    }
+}

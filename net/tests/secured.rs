@@ -1,0 +1,236 @@
+//! A line through TLS against rustls's own server on a real socket: what is sent arrives whole and
+//! comes back whole, and a peer that is not who it should be is refused with words.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use forebay_net::dial::{Line, Security, Target, dial};
+use forebay_net::glommio_io::start_executor;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+
+/// Print it, and one run can be had again.
+const SEED: u64 = 0x0005_ec2e;
+const PIECES: usize = 3_000;
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+struct Server {
+    address: SocketAddr,
+    trusted: Arc<ClientConfig>,
+    thread: JoinHandle<()>,
+}
+
+/// A server for `name` that serves one connection with `serve`.
+fn server(
+    name: &str,
+    serve: impl FnOnce(StreamOwned<ServerConnection, TcpStream>) + Send + 'static,
+) -> Server {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .expect("they belong together");
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).expect("a root");
+    let mut trusted = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    trusted.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let thread = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("a client");
+        let session = ServerConnection::new(Arc::new(config)).expect("a session");
+        serve(StreamOwned::new(session, socket));
+    });
+    Server { address, trusted: Arc::new(trusted), thread }
+}
+
+/// Dials and runs `client` with what came of it on an executor of its own.
+fn with_line<T, F>(
+    address: SocketAddr,
+    security: Security,
+    client: impl FnOnce(io::Result<Line>) -> F + Send + 'static,
+) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    let (tell, told) = mpsc::channel();
+    let executor = start_executor("line".to_owned(), None, move || async move {
+        let target = Target::parse(&address.to_string()).expect("an address");
+        let line = dial(&target, 0, TIMEOUT, Some(&security)).await;
+        tell.send(client(line).await).expect("the test listens");
+    });
+    let result = told.recv_timeout(2 * TIMEOUT).expect("the client comes to its end");
+    executor.expect("an executor").join().expect("it ends in order");
+    result
+}
+
+fn named(server: &Server, name: &'static str) -> Security {
+    let name = ServerName::try_from(name).expect("a name");
+    Security { config: server.trusted.clone(), name: Some(name) }
+}
+
+fn refusal(server: Server, security: Security) -> String {
+    let told =
+        with_line(server.address, security, async |line| line.err().map(|error| error.to_string()));
+    server.thread.join().expect("the server ends in order");
+    told.expect("the line is refused")
+}
+
+fn pieces() -> Vec<Vec<u8>> {
+    let mut state = SEED;
+    let mut draw = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize
+    };
+    (0..PIECES)
+        .map(|_| {
+            let bytes_max = [2, 60, 9_000][draw() % 3];
+            vec![draw() as u8; 1 + draw() % (bytes_max - 1)]
+        })
+        .collect()
+}
+
+/// Sends all pieces and takes what comes at the same time, until `expected` bytes have come.
+async fn exchange(line: &mut Line, pieces: &[Vec<u8>], expected: usize) -> Vec<u8> {
+    let (mut first, mut skip, mut came) = (0, 0, Vec::new());
+    poll_fn(|cx| {
+        loop {
+            let mut moved = false;
+            if first < pieces.len() {
+                let shown = &pieces[first..pieces.len().min(first + 50)];
+                let mut slices: Vec<IoSlice<'_>> =
+                    shown.iter().map(|piece| IoSlice::new(piece)).collect();
+                slices[0] = IoSlice::new(&shown[0][skip..]);
+                if let std::task::Poll::Ready(sent) = line.poll_send(cx, &slices) {
+                    skip += sent.expect("the peer reads");
+                    moved = true;
+                }
+                while first < pieces.len() && skip >= pieces[first].len() {
+                    skip -= pieces[first].len();
+                    first += 1;
+                }
+            }
+            if let std::task::Poll::Ready(received) = line.poll_receive(cx) {
+                let received = received.expect("the peer answers");
+                assert!(!received.is_empty(), "the peer ends too early, seed {SEED:#x}");
+                came.extend_from_slice(received);
+                moved = true;
+            }
+            if came.len() >= expected {
+                return std::task::Poll::Ready(());
+            }
+            if !moved {
+                return std::task::Poll::Pending;
+            }
+        }
+    })
+    .await;
+    came
+}
+
+#[test]
+fn what_goes_through_an_echo_comes_back_whole_whichever_slices_it_lay_in() {
+    let server = server("echo.test", |mut stream| {
+        let mut buffer = vec![0; 30_000];
+        loop {
+            match stream.read(&mut buffer) {
+                // The client closes without a word.
+                Ok(0) | Err(_) => return,
+                Ok(count) => stream.write_all(&buffer[..count]).expect("the client reads"),
+            }
+        }
+    });
+    let security = named(&server, "echo.test");
+    let came = with_line(server.address, security, async |line| {
+        let mut line = line.expect("the handshake");
+        let pieces = pieces();
+        let expected = pieces.iter().map(Vec::len).sum();
+        exchange(&mut line, &pieces, expected).await
+    });
+    server.thread.join().expect("the server ends in order");
+    assert!(came == pieces().concat(), "what came back differs, seed {SEED:#x}");
+}
+
+#[test]
+fn a_peer_that_closes_with_or_without_goodbye_has_simply_ended() {
+    for says_goodbye in [true, false] {
+        let server = server("ends.test", move |mut stream| {
+            stream.write_all(b"all there is").expect("the client reads");
+            stream.flush().expect("the client reads");
+            if says_goodbye {
+                stream.conn.send_close_notify();
+                stream.flush().expect("the client reads");
+            }
+            // Unread bytes would turn the close into a reset.
+            let _ = stream.sock.shutdown(std::net::Shutdown::Write);
+            let _ = io::copy(&mut stream.sock, &mut io::sink());
+        });
+        let security = named(&server, "ends.test");
+        let came = with_line(server.address, security, async |line| {
+            let mut line = line.expect("the handshake");
+            let mut came = Vec::new();
+            loop {
+                let before = came.len();
+                poll_fn(|cx| line.poll_receive(cx).map_ok(|bytes| came.extend_from_slice(bytes)))
+                    .await
+                    .expect("an end is no error");
+                if came.len() == before {
+                    return came;
+                }
+            }
+        });
+        server.thread.join().expect("the server ends in order");
+        assert_eq!(came, b"all there is", "goodbye: {says_goodbye}");
+    }
+}
+
+#[test]
+fn a_peer_with_another_name_or_an_unknown_issuer_is_refused_and_the_error_says_so() {
+    let only_handshake = |mut stream: StreamOwned<ServerConnection, TcpStream>| {
+        let _ = stream.conn.complete_io(&mut stream.sock);
+    };
+    let other = server("other.test", only_handshake);
+    let security = named(&other, "collector.test");
+    let text = refusal(other, security);
+    assert!(text.contains("TLS") && text.contains("collector.test"), "{text}");
+
+    let unknown = server("collector.test", only_handshake);
+    let config = ClientConfig::builder()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from("collector.test").ok();
+    let text = refusal(unknown, Security { config: Arc::new(config), name });
+    assert!(text.contains("UnknownIssuer"), "{text}");
+}
+
+#[test]
+fn a_peer_that_speaks_no_tls_or_goes_away_is_refused_and_the_error_says_so() {
+    let plain = server("plain.test", |mut stream| {
+        stream.sock.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("the client reads");
+        let _ = stream.sock.shutdown(std::net::Shutdown::Write);
+        let _ = io::copy(&mut stream.sock, &mut io::sink());
+    });
+    let security = named(&plain, "plain.test");
+    let text = refusal(plain, security);
+    assert!(text.contains("TLS"), "{text}");
+
+    let gone = server("gone.test", |mut stream| {
+        let mut hello = [0; 5];
+        stream.sock.read_exact(&mut hello).expect("a hello");
+        let _ = stream.sock.shutdown(std::net::Shutdown::Write);
+        let _ = io::copy(&mut stream.sock, &mut io::sink());
+    });
+    let security = named(&gone, "gone.test");
+    let text = refusal(gone, security);
+    assert!(text.contains("in the middle of the TLS handshake"), "{text}");
+}
