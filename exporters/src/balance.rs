@@ -37,7 +37,7 @@ pub use routing::RoutingKey;
 use schedule::Schedule;
 
 /// So many times a key is hashed again, and the schedule asked, before everybody is asked in turn.
-const TURNS_MAX: u64 = 8;
+pub(crate) const TURNS_MAX: u64 = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
@@ -214,15 +214,22 @@ impl Balancer {
 }
 
 fn by_key(search: &mut Search<'_>, key_hash: u64) -> Option<Call> {
-    let mut hash = key_hash;
-    for again in 1..=TURNS_MAX {
-        let owner = search.snapshot.owner(hash)?;
+    for again in 0..TURNS_MAX {
+        let owner = search.snapshot.owner(hash_again(key_hash, again))?;
         if let Some(call) = search.ask(owner) {
             return Some(call);
         }
-        hash = key_hash.wrapping_add(again).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
     None
+}
+
+/// A key's hash, hashed again so many times: whose owner it is that gets the key next.
+#[inline]
+pub(crate) fn hash_again(key_hash: u64, again: u64) -> u64 {
+    match again {
+        0 => key_hash,
+        _ => key_hash.wrapping_add(again).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+    }
 }
 
 /// One pick: whom it may not have, and what it heard from those it asked.

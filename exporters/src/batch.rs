@@ -43,6 +43,18 @@ pub enum Why {
     Refused { reason: DropReason, code: Option<u32>, message: String },
 }
 
+impl Why {
+    /// Labels, by [`Why::index`].
+    pub const NAMES: [&'static str; 2] = ["failover", "refused"];
+
+    pub fn index(&self) -> usize {
+        match self {
+            Why::Failover => 0,
+            Why::Refused { .. } => 1,
+        }
+    }
+}
+
 /// How a batch ended at one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

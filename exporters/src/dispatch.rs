@@ -20,8 +20,8 @@ use crate::balance::{Balancer, Pick, Tried};
 use crate::breaker::{Outcome, Transition};
 use crate::budget::RetryBudget;
 use crate::destination::Retry;
-use crate::endpoints::{Call, Reader};
-use crate::retry::{Backoff, Next};
+use crate::endpoints::{Call, Reader, Snapshot};
+use crate::retry::{Backoff, Next, remedy};
 use crate::verdict::{Remedy, Verdict};
 
 pub struct Dispatcher {
@@ -63,6 +63,23 @@ pub enum Waiting {
     Backoff,
 }
 
+impl Waiting {
+    pub const ALL: [Waiting; 3] = [Waiting::Breakers, Waiting::Budget, Waiting::Backoff];
+
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Waiting::Breakers => "breakers",
+            Waiting::Budget => "budget",
+            Waiting::Backoff => "backoff",
+        }
+    }
+}
+
 /// What follows a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
@@ -99,6 +116,11 @@ impl Dispatcher {
         rng: fastrand::Rng,
     ) -> Dispatcher {
         Dispatcher { reader, balancer, budget, retry, rng }
+    }
+
+    /// Who is in the fleet now.
+    pub fn snapshot(&mut self) -> &Arc<Snapshot> {
+        self.reader.snapshot()
     }
 
     /// What is to be done with a batch that is due.
@@ -148,7 +170,7 @@ impl Dispatcher {
                 self.budget.deposit(now);
                 After::Delivered
             }
-            Verdict::Failed(failure) => match failure.remedy {
+            Verdict::Failed(failure) => match remedy(&self.retry.codes, failure) {
                 Remedy::Shrink => After::Shrink,
                 Remedy::Drop => After::Drop,
                 Remedy::Retry { delay } => self.again(delivery, outcome, delay, began, now),

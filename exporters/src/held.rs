@@ -1,38 +1,50 @@
 //! A batch on its way to one destination: what is still to be sent, and what became of the rest.
 //!
-//! Usually one part, the batch itself. A batch over the destination's limit is cut at item
-//! borders, and a part that the destination finds too large is halved once; the batch settles once,
-//! when its last part has ended. Always: each item is in a part still to be sent or in the tally.
+//! A batch is one part, or several: cut by the endpoint that its items belong to, by the
+//! destination's size limit, or in halves (see [`crate::parts`]). Parts go their ways alone: each
+//! waits, is retried and ends for itself, and the batch settles once, when its last part has ended.
+//! Always: each item is in a part still to be sent, in the tally, or given back.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_codec::check::check;
-use forebay_codec::signal::{Counts, Signal};
-use forebay_codec::split::split;
+use forebay_codec::signal::Counts;
+use forebay_codec::splice::Chain;
 
-use crate::batch::{Batch, DropReason, Outcome};
+use crate::batch::{Batch, BatchId, DropReason, GivenBack, Outcome, Why};
 use crate::dispatch::Delivery;
-use crate::encode::join;
 
-/// A batch that a lane holds and has not settled.
+/// What the parts of one batch share.
 pub(crate) struct Held {
-    pub(crate) batch: Arc<Batch>,
-    /// In order; the front is sent next. Never empty while the batch is unsettled.
-    parts: VecDeque<Part>,
-    /// Where the part in front stands.
-    pub(crate) delivery: Delivery,
-    tally: Tally,
+    batch: Arc<Batch>,
+    tally: RefCell<Tally>,
 }
 
-/// A valid request of its own.
+/// A valid request of its own. It must end by [`Part::delivered`], [`Part::dropped`] or
+/// [`Part::give_back`]; whichever part of a batch ends last says how the batch ended.
 pub(crate) struct Part {
-    pub(crate) chain: Vec<Bytes>,
+    held: Rc<Held>,
+    /// `None`: all of the batch.
+    piece: Option<Vec<Bytes>>,
     pub(crate) bytes: u64,
     pub(crate) counts: Counts,
+    pub(crate) delivery: Delivery,
     /// It came of a part that was too large for the destination.
-    halved: bool,
+    pub(crate) is_half: bool,
+    /// Of the set of endpoints that it was cut for; `None`: it was not cut by key.
+    pub(crate) generation: Option<u64>,
+}
+
+/// A batch whose last part has ended.
+pub(crate) struct Ended {
+    pub(crate) id: BatchId,
+    pub(crate) bytes: u64,
+    pub(crate) outcome: Outcome,
+    pub(crate) given_back: Vec<GivenBack>,
+    /// All of it was delivered, but for what a partial success left out.
+    pub(crate) is_delivered: bool,
 }
 
 #[derive(Default)]
@@ -41,121 +53,109 @@ struct Tally {
     /// Items that left without being delivered, by [`DropReason::index`].
     lost_items: [u64; DropReason::ALL.len()],
     last_drop: Option<(DropReason, Option<u32>, String)>,
+    given_back: Vec<GivenBack>,
 }
 
-impl Held {
-    /// Cuts what is larger than `bytes_max`. A single item that is larger stays whole: the sender
-    /// sees its size.
-    pub(crate) fn new(batch: Arc<Batch>, bytes_max: Option<u64>) -> Held {
-        let whole = Part {
-            chain: batch.chain.clone(),
+impl Part {
+    /// All of a batch that was just taken.
+    pub(crate) fn whole(batch: Arc<Batch>) -> Part {
+        Part {
+            piece: None,
             bytes: batch.bytes,
             counts: batch.counts,
-            halved: false,
-        };
-        let parts = match bytes_max {
-            Some(bytes_max) if batch.bytes > bytes_max => {
-                cut(batch.signal, whole, 0, bytes_max, false)
-            }
-            _ => VecDeque::from([whole]),
-        };
-        Held { batch, parts, delivery: Delivery::default(), tally: Tally::default() }
+            delivery: Delivery::default(),
+            is_half: false,
+            generation: None,
+            held: Rc::new(Held { batch, tally: RefCell::default() }),
+        }
     }
 
-    /// What is sent next; `None` when everything has ended.
-    pub(crate) fn part(&self) -> Option<&Part> {
-        self.parts.front()
+    /// A piece of this part, which stands where this one stands. All pieces together take the
+    /// place of the part.
+    pub(crate) fn piece(&self, chain: Chain) -> Part {
+        Part {
+            held: Rc::clone(&self.held),
+            piece: Some(chain.parts),
+            bytes: chain.bytes,
+            counts: chain.counts,
+            delivery: self.delivery.clone(),
+            is_half: self.is_half,
+            generation: self.generation,
+        }
     }
 
-    /// The part in front was delivered, `rejected_items` of it excepted.
-    pub(crate) fn delivered(&mut self, rejected_items: u64) {
-        self.tally.parts_delivered += 1;
-        self.tally.lost_items[DropReason::PartialSuccess.index()] += rejected_items;
-        self.next_part();
+    pub(crate) fn batch(&self) -> &Batch {
+        &self.held.batch
     }
 
-    /// The part in front is given up; says how many items that costs.
+    pub(crate) fn chain(&self) -> &[Bytes] {
+        self.piece.as_ref().unwrap_or(&self.held.batch.chain)
+    }
+
+    /// Delivered, `rejected_items` of it excepted.
+    pub(crate) fn delivered(self, rejected_items: u64) -> Option<Ended> {
+        let mut tally = self.held.tally.borrow_mut();
+        tally.parts_delivered += 1;
+        tally.lost_items[DropReason::PartialSuccess.index()] += rejected_items;
+        drop(tally);
+        self.ended()
+    }
+
+    /// Given up.
     pub(crate) fn dropped(
-        &mut self,
+        self,
         reason: DropReason,
         code: Option<u32>,
         message: String,
-    ) -> u64 {
-        let items = self.part().map_or(0, |part| part.counts.items);
-        self.tally.lost_items[reason.index()] += items;
-        self.tally.last_drop = Some((reason, code, message));
-        self.next_part();
-        items
+    ) -> Option<Ended> {
+        let mut tally = self.held.tally.borrow_mut();
+        tally.lost_items[reason.index()] += self.counts.items;
+        tally.last_drop = Some((reason, code, message));
+        drop(tally);
+        self.ended()
     }
 
-    /// Replaces the part in front by its halves. False: it is one already, or cannot be cut.
-    pub(crate) fn halve(&mut self) -> bool {
-        let Some(part) = self.parts.pop_front() else {
-            return false;
-        };
-        if part.halved || part.counts.items < 2 {
-            self.parts.push_front(part);
-            return false;
-        }
-        let items_max = part.counts.items.div_ceil(2);
-        let halves = cut(self.batch.signal, part, items_max, 0, true);
-        let was_cut = halves.len() > 1;
-        for half in halves.into_iter().rev() {
-            self.parts.push_front(half);
-        }
-        if was_cut {
-            self.delivery = Delivery::default();
-        }
-        was_cut
+    /// Neither delivered nor dropped: back to whoever offered the batch.
+    pub(crate) fn give_back(mut self, why: Why) -> Option<Ended> {
+        let chain = self.piece.take().unwrap_or_else(|| self.held.batch.chain.clone());
+        self.held.tally.borrow_mut().give_back(chain, self.bytes, self.counts, why);
+        self.ended()
     }
 
-    /// Items in parts that have not ended.
-    pub(crate) fn items_left(&self) -> u64 {
-        self.parts.iter().map(|part| part.counts.items).sum()
-    }
-
-    /// How the batch ended, all parts taken together.
-    pub(crate) fn outcome(self) -> Outcome {
-        match self.tally {
-            Tally { parts_delivered: 0, last_drop: Some((reason, code, message)), .. } => {
-                Outcome::Dropped { reason, code, message }
-            }
-            Tally { lost_items, last_drop: Some((_, code, message)), .. } => {
-                Outcome::Parted { dropped_items: lost_items, code, message }
-            }
-            Tally { lost_items, last_drop: None, .. } => {
-                let rejected_items = lost_items[DropReason::PartialSuccess.index()];
-                Outcome::Delivered { rejected_items }
-            }
-        }
-    }
-
-    fn next_part(&mut self) {
-        self.parts.pop_front();
-        self.delivery = Delivery::default();
+    /// The last of a batch's parts takes the tally with it.
+    fn ended(self) -> Option<Ended> {
+        let Held { batch, tally } = Rc::into_inner(self.held)?;
+        Some(tally.into_inner().ended(&batch))
     }
 }
 
-/// Cuts a part at item borders. A batch consists of checked requests, so their sum checks too; if
-/// it ever does not, the part stays whole and the destination has the last word.
-fn cut(signal: Signal, part: Part, items_max: u64, bytes_max: u64, halved: bool) -> VecDeque<Part> {
-    match check(signal, join(&part.chain)) {
-        Ok(checked) => split(checked, items_max, bytes_max)
-            .into_iter()
-            .map(|piece| Part {
-                chain: piece.parts,
-                bytes: piece.bytes,
-                counts: piece.counts,
-                halved,
-            })
-            .collect(),
-        Err(error) => {
-            tracing::error!(
-                error = ?error,
-                items = part.counts.items,
-                "A batch that was checked before does not check now and cannot be cut.",
-            );
-            VecDeque::from([Part { halved, ..part }])
+impl Tally {
+    fn give_back(&mut self, chain: Vec<Bytes>, bytes: u64, counts: Counts, why: Why) {
+        let alike = self.given_back.iter_mut().find(|given_back| given_back.why == why);
+        match alike {
+            Some(alike) => {
+                alike.chain.extend(chain);
+                alike.bytes += bytes;
+                alike.counts.items += counts.items;
+                alike.counts.profiles += counts.profiles;
+            }
+            None => self.given_back.push(GivenBack { chain, bytes, counts, why }),
         }
+    }
+
+    fn ended(self, batch: &Batch) -> Ended {
+        let is_delivered = self.last_drop.is_none() && self.given_back.is_empty();
+        let lost_items = self.lost_items;
+        let outcome = match (self.parts_delivered, self.last_drop) {
+            (0, Some((reason, code, message))) => Outcome::Dropped { reason, code, message },
+            (_, Some((_, code, message))) => {
+                Outcome::Parted { dropped_items: lost_items, code, message }
+            }
+            (_, None) => Outcome::Delivered {
+                rejected_items: lost_items[DropReason::PartialSuccess.index()],
+            },
+        };
+        let given_back = self.given_back;
+        Ended { id: batch.id, bytes: batch.bytes, outcome, given_back, is_delivered }
     }
 }

@@ -1,15 +1,20 @@
 //! What a destination's troubles look like in the log: the Collector's texts, never a flood.
 //!
 //! A line comes at most every ten seconds and counts those left out before it; trouble that had a
-//! line gets one more when it is over. Never prints header values or payload. Time is an argument.
+//! line gets one more when it is over. Breakers say each change at once, a few a second. Never
+//! prints header values or payload. Time is an argument.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use crate::batch::DropReason;
+use crate::breaker::{Cause, Transition};
+use crate::dispatch::Waiting;
 use crate::verdict::{Failure, FailureKind};
 
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// Changes of breakers that are told in a second; a fleet that flaps has more.
+const CHANGES_PER_SECOND: u32 = 4;
 
 /// One destination's log on one exporter core.
 pub(crate) struct Journal {
@@ -24,14 +29,26 @@ struct State {
     /// Whether a line said so.
     told: bool,
     retry: Limiter,
+    held_up: Limiter,
+    failover: Limiter,
+    refused: Limiter,
     drop: Limiter,
     partial: Limiter,
+    changes: Burst,
 }
 
 /// Lets a line through if none went lately.
 #[derive(Default)]
 struct Limiter {
     last: Option<Instant>,
+    suppressed: u64,
+}
+
+/// Lets a few lines a second through.
+#[derive(Default)]
+struct Burst {
+    since: Option<Instant>,
+    lines: u32,
     suppressed: u64,
 }
 
@@ -58,6 +75,123 @@ impl Journal {
             hint = hint(failure.kind),
             "Exporting failed. Will retry the request after interval.",
         );
+    }
+
+    /// A part is held although nothing was sent. `taking`: endpoints that take calls, of how many.
+    pub(crate) fn held_up(
+        &self,
+        now: Instant,
+        why: Waiting,
+        wait: Duration,
+        items: u64,
+        (taking, members): (u32, u32),
+    ) {
+        let mut state = self.state.borrow_mut();
+        state.down_since.get_or_insert(now);
+        let Some(suppressed) = state.held_up.pass(now) else {
+            return;
+        };
+        state.told = true;
+        let (reason, hint) = match why {
+            Waiting::Breakers if members == 0 => {
+                ("discovery has named no endpoint", "check the source of `endpoints`")
+            }
+            Waiting::Breakers => (
+                "no endpoint takes requests at this time",
+                "see why the endpoints' circuits are open, in the lines above or on the admin port",
+            ),
+            Waiting::Budget => (
+                "the retry budget is used up",
+                "most requests fail: mend the endpoints, or raise `retry_budget` if they can bear \
+                 more retries",
+            ),
+            Waiting::Backoff => (
+                "every endpoint that takes requests has just failed this one",
+                "look at the endpoints: they share what is wrong",
+            ),
+        };
+        tracing::warn!(
+            destination = self.destination,
+            reason,
+            interval = ?wait,
+            items,
+            taking,
+            members,
+            suppressed,
+            cost = "nothing is lost: the batch is kept; a full queue pushes back on clients",
+            hint,
+            "Held back. Will ask again after interval.",
+        );
+    }
+
+    /// Items go to another destination, because no endpoint of this one takes them.
+    pub(crate) fn failed_over(&self, now: Instant, items: u64) {
+        let mut state = self.state.borrow_mut();
+        state.down_since.get_or_insert(now);
+        let Some(suppressed) = state.failover.pass(now) else {
+            return;
+        };
+        state.told = true;
+        tracing::warn!(
+            destination = self.destination,
+            items,
+            suppressed,
+            cost = "nothing is lost: the items go to the next destination of their failover",
+            hint = "see why the endpoints' circuits are open, in the lines above or on the admin \
+                    port",
+            "No endpoint takes requests. Failing over.",
+        );
+    }
+
+    /// Items go to the dead-letter destination.
+    pub(crate) fn refused(&self, now: Instant, reason: DropReason, message: &str, items: u64) {
+        let Some(suppressed) = self.state.borrow_mut().refused.pass(now) else {
+            return;
+        };
+        tracing::error!(
+            destination = self.destination,
+            error = message,
+            reason = reason.name(),
+            items,
+            suppressed,
+            cost = "the destination lacks these items; the dead-letter destination gets them",
+            hint = drop_hint(reason),
+            "Exporting failed. Passing data on as dead letters.",
+        );
+    }
+
+    /// An endpoint's breaker has changed. `taking`: endpoints that take calls now, of how many.
+    pub(crate) fn transition(
+        &self,
+        now: Instant,
+        endpoint: &str,
+        transition: &Transition,
+        (taking, members): (u32, u32),
+    ) {
+        let Some(suppressed) = self.state.borrow_mut().changes.pass(now) else {
+            return;
+        };
+        let destination = &self.destination;
+        match transition {
+            Transition::Opened { cause, open_for, .. } => tracing::warn!(
+                destination,
+                endpoint,
+                cause = %cause,
+                interval = ?open_for,
+                taking,
+                members,
+                suppressed,
+                cost = match taking {
+                    0 => "no endpoint is left: batches are kept, or fail over where they may",
+                    _ => "the other endpoints take its share",
+                },
+                hint = change_hint(*cause),
+                "Circuit opened. Will try the endpoint after interval.",
+            ),
+            Transition::HalfOpened | Transition::Closed { .. } => {
+                tracing::info!(destination, endpoint, taking, members, suppressed, "{transition}",)
+            }
+        }
     }
 
     pub(crate) fn dropped(
@@ -139,6 +273,35 @@ fn hint(kind: FailureKind) -> &'static str {
     }
 }
 
+impl Burst {
+    /// As [`Limiter::pass`].
+    fn pass(&mut self, now: Instant) -> Option<u64> {
+        let is_over = |since| now.saturating_duration_since(since) >= Duration::from_secs(1);
+        if self.since.is_none_or(is_over) {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        if self.lines == CHANGES_PER_SECOND {
+            self.suppressed += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+fn change_hint(cause: Cause) -> &'static str {
+    match cause {
+        Cause::FailuresInARow { .. } | Cause::FailureRate { .. } | Cause::ProbeFailed => {
+            "look at the endpoint: it is down, unreachable or failing; it is used again by itself \
+             once it answers"
+        }
+        Cause::SlowCallRate { .. } => {
+            "look at the endpoint's load; raise `slow_call_duration` if this is its usual pace"
+        }
+        Cause::ProbeTurnedAway => "the endpoint is overloaded: give it room or add endpoints",
+    }
+}
+
 fn drop_hint(reason: DropReason) -> &'static str {
     match reason {
         DropReason::Refused => {
@@ -168,5 +331,23 @@ mod tests {
         assert_eq!(limiter.pass(at(9)), None);
         assert_eq!(limiter.pass(at(10)), Some(2));
         assert_eq!(limiter.pass(at(20)), Some(0));
+    }
+
+    #[test]
+    fn a_fleet_that_flaps_writes_a_few_lines_a_second_and_counts_the_rest() {
+        let start = Instant::now();
+        let mut burst = Burst::default();
+        let mut lines = 0;
+        let mut suppressed = 0;
+        for ms in 0..3_000 {
+            if let Some(left_out) = burst.pass(start + Duration::from_millis(ms)) {
+                lines += 1;
+                suppressed += left_out;
+            }
+        }
+        assert_eq!(lines, 3 * CHANGES_PER_SECOND);
+        // Those left out since the last line are told by the next.
+        suppressed += burst.suppressed;
+        assert_eq!(suppressed, 3_000 - u64::from(lines));
     }
 }

@@ -3,7 +3,8 @@
 //! Never blocks, never drops: an offer is taken or given back, and full means backpressure.
 //! Always: a batch counts as held from a successful offer until its end was handed to its
 //! receiver, wherever it is meanwhile (queue, in flight, waiting for a retry), and a lane never
-//! holds more than `queue.batches_max + queue.consumers`.
+//! holds more than `queue.batches_max + queue.consumers`, nor more bytes than `queue.bytes_max` and
+//! one batch.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,24 +38,24 @@ impl Lane {
             waker: AtomicWaker::new(),
             knocked: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            stats: LaneStats::new(capacity as u64),
+            stats: LaneStats::new(capacity as u64, queue.bytes_max),
         }
     }
 
     /// Never blocks; gives the batch back when the lane is full (that is backpressure) or has
     /// ended.
     pub fn offer(&self, batch: Arc<Batch>) -> Result<(), Arc<Batch>> {
-        if !self.stats.reserve() {
+        if !self.stats.reserve(batch.bytes) {
             return Err(batch);
         }
         // Reserved first: the sender ends only when nothing is held, so it sees either this
         // reservation or makes this load true.
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.ended.load(Ordering::SeqCst) {
-            self.stats.unreserve();
+            self.let_go(&batch);
             return Err(batch);
         }
-        self.stats.offered(batch.signal, batch.counts.items, batch.bytes);
+        self.stats.offered(batch.signal, batch.counts.items);
         self.queue.push(batch).expect("the queue has a slot for each reservation");
         self.wake();
         Ok(())
@@ -62,7 +63,7 @@ impl Lane {
 
     /// Whether an offer made now would be taken, other offers aside.
     pub fn has_room(&self) -> bool {
-        self.stats.held_batches() < self.queue.capacity() as u64
+        self.stats.has_room()
     }
 
     pub fn stats(&self) -> &LaneStats {

@@ -32,6 +32,8 @@ mod identity;
 mod journal;
 mod otlp_grpc;
 mod otlp_http;
+mod parts;
 mod scribe;
 mod sender;
 mod transport;
+mod waiting;

@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::destination::Retry;
+use crate::destination::{Retry, RetryCodes};
+use crate::verdict::{Failure, FailureKind, Remedy};
 
 /// A destination that asks for more than this is not believed: one wrong header would otherwise
 /// park acknowledged data for years.
@@ -28,6 +29,27 @@ pub enum Next {
     Wait(Duration),
     /// `max_elapsed_time` would pass first, `max_attempts` are made, or retry is switched off.
     GiveUp,
+}
+
+/// What follows a failure where the configuration names the codes that are tried again: those that
+/// it names and no others. It has a say in answers alone: what never came to one is tried again,
+/// and what is too large comes in smaller requests.
+pub fn remedy(codes: &RetryCodes, failure: &Failure) -> Remedy {
+    let is_answer = matches!(failure.kind, FailureKind::Unavailable | FailureKind::Refused);
+    let is_too_large = failure.kind == FailureKind::TooLarge;
+    let is_listed = match failure.status {
+        Some(status) => codes.http.as_ref().map(|listed| listed.contains(&status)),
+        None => failure.code.zip(codes.grpc.as_ref()).map(|(code, listed)| listed.contains(&code)),
+    };
+    let delay = match failure.remedy {
+        Remedy::Retry { delay } => delay,
+        Remedy::Shrink | Remedy::Drop => None,
+    };
+    match is_listed {
+        Some(true) if is_answer || is_too_large => Remedy::Retry { delay },
+        Some(false) if is_answer => Remedy::Drop,
+        _ => failure.remedy,
+    }
 }
 
 impl Backoff {

@@ -1,16 +1,18 @@
 //! The exporter core's side of a lane: who sends, who waits, who wakes whom.
 //!
-//! A lane has `queue.consumers` sender tasks and one keeper, all started once. Senders take what is
-//! due (from the queue or from the retries), make one attempt, and either settle the batch or put
-//! it among the retries, where it waits on a clock beside the lane: a batch that fails holds up no
-//! sender. The keeper sleeps until an offer, a due retry or a stop, and wakes as many senders as
-//! there is work for.
+//! A lane has `queue.consumers` sender tasks and one keeper, all started once. Senders take a part
+//! that is due (from the queue or from the retries), make one attempt after another while another
+//! endpoint may take it, and either end the part or put it among the retries, where it waits on a
+//! clock beside the lane: a part that fails holds up no sender, not even of its own batch. The
+//! keeper sleeps until an offer, a due retry or a stop, and wakes as many senders as there is work
+//! for. It also knows when a destination that refuses everything may be asked again, and sees to it
+//! that somebody asks then, however long all its parts would wait.
 //!
 //! Always: each batch that was taken is settled exactly once, also when the process stops and when
-//! an attempt panics.
+//! an attempt panics. A call that is not made, or called off, is given back to its endpoint.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -19,29 +21,38 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use forebay_codec::signal::Signal;
 use forebay_net::glommio_io::{sleep, yield_if_needed};
 use futures_lite::future::or;
 
-use crate::batch::{DropReason, Outcome, Returns, Settled};
+use crate::batch::{Returns, Settled};
 use crate::cluster::Cluster;
 use crate::core::Stop;
 use crate::destination::Destination;
-use crate::dispatch::{After, Dispatcher, Step as Next};
-use crate::endpoints::{Call, Endpoint};
-use crate::held::{Held, Part};
+use crate::dispatch::{Dispatcher, Step};
+use crate::endpoints::Endpoint;
+use crate::held::Part;
 use crate::journal::Journal;
 use crate::lane::Lane;
+use crate::parts;
 use crate::stats::LaneStats;
 use crate::transport::{Request, Transport};
-use crate::verdict::{Failure, FailureKind, Remedy, Verdict, again};
+use crate::verdict::{FailureKind, Verdict, again};
+use crate::waiting::Waiting;
+
+mod ends;
 
 /// How soon a receiver whose queue was full is offered its settled batches again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(1);
+/// Between two parts that try before their time whether a destination that refused everything
+/// works again.
+const HURRY_PAUSE: Duration = Duration::from_millis(50);
+/// How late a lane learns that other cores have found every endpoint dead.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the tasks of one lane share.
 pub(crate) struct Sender {
     destination: Arc<Destination>,
+    cluster: Arc<Cluster>,
     lane: Arc<Lane>,
     returns: Arc<dyn Returns>,
     stop: Arc<Stop>,
@@ -49,15 +60,17 @@ pub(crate) struct Sender {
     dispatcher: RefCell<Dispatcher>,
     journal: Journal,
     bytes_max: Option<u64>,
-    /// By due time, and a number that keeps equal times apart.
-    retries: RefCell<BTreeMap<(Instant, u64), Held>>,
-    retries_made: Cell<u64>,
+    /// Parts that may be sent at once: what was cut off from those in hand.
+    ready: RefCell<VecDeque<Part>>,
+    waiting: RefCell<Waiting>,
     /// Ended batches whose receiver had no room for the word yet.
     unsettled: RefCell<VecDeque<Settled>>,
     /// One place per sender task.
     places: Vec<Place>,
     /// Whether a retry goes before a fresh batch: they take turns, so that neither starves.
     retry_first: Cell<bool>,
+    /// No part is hurried before.
+    next_hurry: Cell<Option<Instant>>,
     ended: Cell<bool>,
 }
 
@@ -66,14 +79,6 @@ pub(crate) struct Sender {
 struct Place {
     idle: RefCell<Option<Waker>>,
     sending: RefCell<Option<Waker>>,
-}
-
-/// What follows an attempt.
-enum Step {
-    /// The batch has another part, or the same one in halves.
-    Continue,
-    /// Not before this long.
-    Wait(Duration),
 }
 
 impl Sender {
@@ -92,14 +97,16 @@ impl Sender {
             journal: Journal::new(&destination.name),
             bytes_max: Transport::request_bytes_max(&destination),
             destination,
+            cluster,
             lane,
             returns,
             stop,
-            retries: RefCell::default(),
-            retries_made: Cell::new(0),
+            ready: RefCell::default(),
+            waiting: RefCell::default(),
             unsettled: RefCell::default(),
             places: std::iter::repeat_with(Place::default).take(consumers).collect(),
             retry_first: Cell::new(false),
+            next_hurry: Cell::new(None),
             ended: Cell::new(false),
         })
     }
@@ -111,8 +118,8 @@ impl Sender {
 
     /// One sender task. Ends when the lane has ended.
     pub(crate) async fn consume(self: Rc<Self>, place: usize) {
-        while let Some(held) = self.next(place).await {
-            self.work(place, held).await;
+        while let Some(part) = self.next(place).await {
+            self.work(place, part).await;
             yield_if_needed().await;
         }
     }
@@ -132,8 +139,9 @@ impl Sender {
                 }
             }
             let now = Instant::now();
+            let look = self.look_at_cluster(now);
             self.wake_idle(now);
-            self.something_to_do(now).await;
+            self.something_to_do(now, look).await;
         }
         self.ended.set(true);
         self.lane.forget_waker();
@@ -142,14 +150,14 @@ impl Sender {
         }
     }
 
-    /// The next batch that is due, waiting for it; `None` when the lane has ended.
-    async fn next(&self, place: usize) -> Option<Held> {
+    /// The next part that is due, waiting for it; `None` when the lane has ended.
+    async fn next(&self, place: usize) -> Option<Part> {
         poll_fn(|cx| {
             if self.ended.get() {
                 return Poll::Ready(None);
             }
-            if let Some(held) = self.take(Instant::now()) {
-                return Poll::Ready(Some(held));
+            if let Some(part) = self.take(Instant::now()) {
+                return Poll::Ready(Some(part));
             }
             self.places[place].idle.replace(Some(cx.waker().clone()));
             Poll::Pending
@@ -157,7 +165,7 @@ impl Sender {
         .await
     }
 
-    fn take(&self, now: Instant) -> Option<Held> {
+    fn take(&self, now: Instant) -> Option<Part> {
         if self.stop.is_abandoned() {
             // What is left is the keeper's to settle.
             return None;
@@ -170,72 +178,96 @@ impl Sender {
         }
     }
 
-    fn take_fresh(&self) -> Option<Held> {
-        self.lane.pop().map(|batch| Held::new(batch, self.bytes_max))
+    /// The rest of a batch before another: what is begun ends first.
+    fn take_fresh(&self) -> Option<Part> {
+        let ready = self.ready.borrow_mut().pop_front();
+        ready.or_else(|| self.lane.pop().map(Part::whole))
     }
 
-    fn take_retry(&self, now: Instant) -> Option<Held> {
-        let mut retries = self.retries.borrow_mut();
-        let first = retries.first_entry()?;
-        if first.key().0 > now {
-            return None;
-        }
-        let held = first.remove();
-        self.stats().retries_waiting(retries.len() as u64);
-        Some(held)
+    fn take_retry(&self, now: Instant) -> Option<Part> {
+        let mut waiting = self.waiting.borrow_mut();
+        let part = waiting.take_due(now)?;
+        self.stats().retries_waiting(waiting.count());
+        Some(part)
     }
 
-    /// Attempts until the batch has settled or has to wait.
-    async fn work(&self, place: usize, mut held: Held) {
-        while let Some(part) = held.part() {
-            if self.bytes_max.is_some_and(|bytes_max| part.bytes > bytes_max) {
-                let failure = over_limit(part, self.bytes_max);
-                self.stats().failed(failure.kind);
-                self.shrink(&mut held, failure, Instant::now());
-                continue;
-            }
+    /// Attempts until the part has ended or has to wait.
+    async fn work(&self, place: usize, mut part: Part) {
+        loop {
+            part = match self.cut_to_fit(part) {
+                Some(part) => part,
+                None => return,
+            };
+            let now = Instant::now();
             // Borrowed for the question alone: never across an await.
-            let next = self.dispatcher.borrow_mut().next(&mut held.delivery, Instant::now());
-            let call = match next {
-                Next::Call(call) => call,
-                Next::Wait { wait, .. } => {
-                    return self.retry_later(held, Instant::now() + wait);
-                }
-                Next::GiveUp => {
-                    let failure = nobody_took_it();
-                    self.drop_part(
-                        &mut held,
-                        DropReason::RetriesExhausted,
-                        failure,
-                        Instant::now(),
-                    );
-                    continue;
-                }
+            let step = self.dispatcher.borrow_mut().next(&mut part.delivery, now);
+            let call = match step {
+                Step::Call(call) => call,
+                Step::Wait { wait, why } => return self.hold_up(part, now, wait, why),
+                Step::GiveUp => return self.give_up_unsent(part, now),
             };
-            let part = held.part().expect("it was there before the call was asked for");
-            let signal = held.batch.signal;
-            let Some(verdict) = self.attempt(place, signal, call.endpoint(), part).await else {
-                break;
+            if let Some(transition) = call.transition() {
+                self.tell(now, call.endpoint(), &transition);
+            }
+            let Some(verdict) = self.attempt(place, call.endpoint(), &part).await else {
+                // The call goes back as not made: nobody knows how it would have ended.
+                return self.shut_down([part]);
             };
-            match self.judge(&mut held, call, verdict, Instant::now()) {
-                Step::Continue => {}
-                Step::Wait(wait) => return self.retry_later(held, Instant::now() + wait),
+            part = match self.judge(part, call, verdict, Instant::now()) {
+                Some(part) => part,
+                None => return,
+            };
+            yield_if_needed().await;
+        }
+    }
+
+    /// The part as it may be sent: for one owner of its keys, and within the size limit. What was
+    /// cut off goes to the other senders; `None`: all of it has ended.
+    fn cut_to_fit(&self, mut part: Part) -> Option<Part> {
+        if let Some(key) = &self.cluster.backends().routing_key {
+            let mut dispatcher = self.dispatcher.borrow_mut();
+            let snapshot = dispatcher.snapshot();
+            if part.generation != Some(snapshot.generation()) {
+                part = self.first_of(parts::by_key(part, key, snapshot, Instant::now()));
             }
         }
-        self.finish(held);
+        let Some(bytes_max) = self.bytes_max.filter(|bytes_max| part.bytes > *bytes_max) else {
+            return Some(part);
+        };
+        let part = self.first_of(parts::by_size(part, bytes_max));
+        if part.bytes <= bytes_max {
+            return Some(part);
+        }
+        self.over_limit(part, bytes_max);
+        None
+    }
+
+    /// Keeps the first; the others are ready for whoever is free.
+    fn first_of(&self, mut parts: Vec<Part>) -> Part {
+        let others = parts.split_off(1);
+        self.make_ready(others);
+        parts.pop().expect("what is cut comes to one part at least")
+    }
+
+    fn make_ready(&self, parts: Vec<Part>) {
+        if parts.is_empty() {
+            return;
+        }
+        self.ready.borrow_mut().extend(parts);
+        self.lane.wake();
     }
 
     /// One attempt; `None` when the lane was abandoned meanwhile.
     async fn attempt(
         &self,
         place: usize,
-        signal: Signal,
         endpoint: &Arc<Endpoint>,
         part: &Part,
     ) -> Option<Verdict> {
-        let _flight = Flight::begin(self.stats());
-        let request =
-            Request { signal, items: part.counts.items, chain: &part.chain, stats: self.stats() };
+        let stats = self.stats();
+        let _flight = Flight::begin(stats, part.delivery.calls());
+        let (signal, items) = (part.batch().signal, part.counts.items);
+        let request = Request { signal, items, chain: part.chain(), stats };
         let mut sending = pin!(self.transport.send(endpoint, &request));
         let place = &self.places[place];
         let verdict = poll_fn(|cx| {
@@ -261,161 +293,44 @@ impl Sender {
         verdict
     }
 
-    /// Enters a verdict into the breaker, the batch, the counters and the log.
-    fn judge(&self, held: &mut Held, call: Call, verdict: Verdict, now: Instant) -> Step {
-        let (after, transition) =
-            self.dispatcher.borrow_mut().ended(&mut held.delivery, call, now, &verdict);
-        if let Some(transition) = transition {
-            tracing::warn!(destination = self.destination.name, "{transition}");
-        }
-        let failure = match verdict {
-            Verdict::Delivered { rejected, warning } => {
-                self.delivered(held, rejected, &warning, now);
-                return Step::Continue;
-            }
-            Verdict::Failed(failure) => failure,
-        };
-        self.stats().failed(failure.kind);
-        match after {
-            After::Delivered | After::Elsewhere => Step::Continue,
-            After::Wait(wait) => {
-                self.journal.will_retry(now, &failure, wait, held.items_left());
-                Step::Wait(wait)
-            }
-            After::GiveUp => {
-                self.drop_part(held, DropReason::RetriesExhausted, failure, now);
-                Step::Continue
-            }
-            After::Shrink => {
-                self.shrink(held, failure, now);
-                Step::Continue
-            }
-            After::Drop => {
-                self.drop_part(held, DropReason::Refused, failure, now);
-                Step::Continue
-            }
-        }
-    }
-
-    /// Too large: in halves, or not at all.
-    fn shrink(&self, held: &mut Held, failure: Failure, now: Instant) {
-        if !held.halve() {
-            let is_ours = failure.code.is_none();
-            let reason = if is_ours { DropReason::TooLarge } else { DropReason::Refused };
-            self.drop_part(held, reason, failure, now);
-        }
-    }
-
-    fn delivered(&self, held: &mut Held, rejected: u64, warning: &str, now: Instant) {
-        let signal = held.batch.signal;
-        let rejected_items = held.part().map_or(0, |part| rejected_items(signal, part, rejected));
-        let items = held.part().map_or(0, |part| part.counts.items) - rejected_items;
-        self.stats().delivered(signal, items);
-        if rejected_items > 0 {
-            self.stats().dropped(DropReason::PartialSuccess, signal, rejected_items);
-        }
-        if rejected_items > 0 || !warning.is_empty() {
-            self.journal.partial(now, warning, rejected_items);
-        }
-        self.journal.delivered(now);
-        held.delivered(rejected_items);
-    }
-
-    fn drop_part(&self, held: &mut Held, reason: DropReason, failure: Failure, now: Instant) {
-        let Failure { code, message, .. } = failure;
-        let items = held.dropped(reason, code, message.clone());
-        self.stats().dropped(reason, held.batch.signal, items);
-        self.journal.dropped(now, reason, &message, items);
-    }
-
-    fn retry_later(&self, held: Held, due: Instant) {
-        let number = self.retries_made.get();
-        self.retries_made.set(number + 1);
-        let mut retries = self.retries.borrow_mut();
-        retries.insert((due, number), held);
-        self.stats().retries_waiting(retries.len() as u64);
-        drop(retries);
-        // The keeper may be asleep until something later.
-        self.lane.wake();
-    }
-
-    /// The batch has ended, or the lane was abandoned and what is left of it is dropped.
-    fn finish(&self, mut held: Held) {
-        let mut abandoned_items = 0;
-        while held.part().is_some() {
-            let text = "the process stopped before the destination took it".to_owned();
-            let items = held.dropped(DropReason::Shutdown, None, text);
-            self.stats().dropped(DropReason::Shutdown, held.batch.signal, items);
-            abandoned_items += items;
-        }
-        if abandoned_items > 0 {
-            let text = "stopped before the destination took it";
-            self.journal.dropped(Instant::now(), DropReason::Shutdown, text, abandoned_items);
-        }
-        let (batch, bytes) = (held.batch.id, held.batch.bytes);
-        let outcome = held.outcome();
-        if matches!(outcome, Outcome::Delivered { .. }) {
-            self.stats().delivered_batch();
-        }
-        let destination = self.lane.destination_index();
-        let settled = Settled { batch, destination, outcome, given_back: Vec::new() };
-        self.stats().bytes_released(bytes);
-        match self.returns.settle(settled) {
-            Ok(()) => self.stats().unreserve(),
-            Err(settled) => self.unsettled.borrow_mut().push_back(settled),
-        }
-        // A stop may be waiting for the last batch, and an unsettled one for its next try.
-        self.lane.wake();
-    }
-
-    fn settle_waiting(&self) {
-        let mut unsettled = self.unsettled.borrow_mut();
-        for _ in 0..unsettled.len() {
-            let Some(settled) = unsettled.pop_front() else {
-                return;
-            };
-            match self.returns.settle(settled) {
-                Ok(()) => self.stats().unreserve(),
-                // Others may be for another receiver, so they are tried too.
-                Err(settled) => unsettled.push_back(settled),
-            }
-        }
-    }
-
-    /// Ends everything that no sender has in hand, and calls off what they have.
-    fn abandon(&self) {
-        self.lane.end();
-        while let Some(batch) = self.lane.pop() {
-            self.finish(Held::new(batch, None));
-        }
-        let retries = self.retries.take();
-        self.stats().retries_waiting(0);
-        for held in retries.into_values() {
-            self.finish(held);
-        }
-        for place in &self.places {
-            wake(&place.sending);
-        }
-    }
-
-    /// Wakes one idle sender for each batch that could be sent now.
+    /// Wakes one idle sender for each part that could be sent now.
     fn wake_idle(&self, now: Instant) {
-        let due = self.retries.borrow().range(..=(now, u64::MAX)).take(self.places.len()).count();
-        let work = self.lane.queued() + due;
+        let due = self.waiting.borrow().due(now, self.places.len());
+        let work = self.lane.queued() + self.ready.borrow().len() + due;
         self.places.iter().filter(|place| wake(&place.idle)).take(work).for_each(drop);
+    }
+
+    /// While parts wait: sees to it that a destination that refuses everything is asked again as
+    /// soon as it may be, and that what may go elsewhere does. Says when to look again.
+    fn look_at_cluster(&self, now: Instant) -> Option<Instant> {
+        if self.waiting.borrow().is_empty() {
+            return None;
+        }
+        if self.cluster.endpoints().fleet().closed() > 0 {
+            return Some(now + LOOK_PAUSE);
+        }
+        if let Some(wait) = self.cluster.refuses(now) {
+            self.fail_over_waiting(now);
+            return Some(now + wait.max(HURRY_PAUSE));
+        }
+        let next = self.next_hurry.get().filter(|next| *next > now);
+        if next.is_none() {
+            self.waiting.borrow_mut().hurry(now);
+            self.next_hurry.set(Some(now + HURRY_PAUSE));
+        }
+        self.next_hurry.get()
     }
 
     /// Sleeps until an offer, a stop, a word from a sender, or a time that is due. Retries due by
     /// `now` have had their senders woken; if none was free, the first that becomes free looks.
-    async fn something_to_do(&self, now: Instant) {
+    async fn something_to_do(&self, now: Instant, look: Option<Instant>) {
         let knock = poll_fn(|cx| {
             self.lane.listen(cx.waker());
             if self.lane.take_knock() { Poll::Ready(()) } else { Poll::Pending }
         });
-        let later = (now, u64::MAX)..;
-        let next_retry = self.retries.borrow().range(later).next().map(|((due, _), _)| *due);
+        let next_retry = self.waiting.borrow().next_due(now);
         let next_settle = (!self.unsettled.borrow().is_empty()).then(|| now + SETTLE_PAUSE);
-        match next_retry.into_iter().chain(next_settle).min() {
+        match next_retry.into_iter().chain(next_settle).chain(look).min() {
             None => knock.await,
             Some(due) => or(knock, sleep(due.saturating_duration_since(Instant::now()))).await,
         }
@@ -430,8 +345,8 @@ impl Sender {
 struct Flight<'a>(&'a LaneStats);
 
 impl<'a> Flight<'a> {
-    fn begin(stats: &'a LaneStats) -> Flight<'a> {
-        stats.attempt_began();
+    fn begin(stats: &'a LaneStats, number: u32) -> Flight<'a> {
+        stats.attempt_began(number);
         Flight(stats)
     }
 }
@@ -439,41 +354,6 @@ impl<'a> Flight<'a> {
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         self.0.attempt_ended();
-    }
-}
-
-/// Over the client's own limit even alone: OTLP 1.11 forbids sending it. A part of several items
-/// (cutting could not help) is tried in halves first.
-fn over_limit(part: &Part, bytes_max: Option<u64>) -> Failure {
-    let limit = bytes_max.unwrap_or(u64::MAX);
-    Failure {
-        kind: FailureKind::TooLarge,
-        code: None,
-        message: format!("{} bytes are over the limit of {limit} for one request", part.bytes),
-        remedy: Remedy::Shrink,
-    }
-}
-
-fn nobody_took_it() -> Failure {
-    Failure {
-        kind: FailureKind::Unavailable,
-        code: None,
-        message: "no endpoint could be called in time".to_owned(),
-        remedy: Remedy::Drop,
-    }
-}
-
-/// A partial success counts profiles where everything else counts samples: the share of the
-/// profiles is taken for the share of the samples. Never more than were sent.
-fn rejected_items(signal: Signal, part: &Part, rejected: u64) -> u64 {
-    let items = part.counts.items;
-    let profiles = part.counts.profiles;
-    match signal {
-        Signal::Profiles if profiles > 0 => {
-            let rejected = u128::from(rejected.min(profiles));
-            (u128::from(items) * rejected / u128::from(profiles)) as u64
-        }
-        _ => rejected.min(items),
     }
 }
 

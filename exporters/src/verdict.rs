@@ -42,6 +42,8 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The gRPC code, or the one that stands for the HTTP status.
     pub code: Option<u32>,
+    /// The HTTP status of an answer to OTLP/HTTP.
+    pub status: Option<u16>,
     pub message: String,
     pub remedy: Remedy,
 }
@@ -119,7 +121,7 @@ pub fn again(kind: FailureKind, message: impl Into<String>) -> Verdict {
         _ => Some(code::UNAVAILABLE),
     };
     let remedy = Remedy::Retry { delay: None };
-    Verdict::Failed(Failure { kind, code, message: message.into(), remedy })
+    Verdict::Failed(Failure { kind, code, status: None, message: message.into(), remedy })
 }
 
 /// The answer is over [`ANSWER_BYTES_MAX`]: permanent by OTLP 1.11.
@@ -127,6 +129,7 @@ pub fn answer_too_large() -> Verdict {
     Verdict::Failed(Failure {
         kind: FailureKind::Refused,
         code: Some(code::RESOURCE_EXHAUSTED),
+        status: None,
         message: format!("the answer is larger than {ANSWER_BYTES_MAX} bytes"),
         remedy: Remedy::Drop,
     })
@@ -209,7 +212,8 @@ fn http_error(
         413 => (FailureKind::TooLarge, Remedy::Shrink),
         _ => (FailureKind::Refused, Remedy::Drop),
     };
-    Verdict::Failed(Failure { kind, code: Some(code_of_http(status)), message, remedy })
+    let code = Some(code_of_http(status));
+    Verdict::Failed(Failure { kind, code, status: Some(status.as_u16()), message, remedy })
 }
 
 /// The table of OTLP/HTTP status codes as gRPC codes that the Collector uses for its exporters.

@@ -2,6 +2,7 @@
 //!
 //! Never cuts a batch; `forebay_codec::split::by` does, with the key that this names.
 
+use forebay_codec::signal::Signal;
 use forebay_codec::split::by::Key;
 
 /// `routing_key` and `routing_attributes`.
@@ -36,6 +37,16 @@ impl RoutingKey {
                 "{other} is no routing_key; there are traceID, service, metric, resource, \
                  attributes"
             )),
+        }
+    }
+
+    /// What a batch of this signal is split by: a key that the signal does not have is replaced by
+    /// the signal's default.
+    pub fn of_signal(&self, signal: Signal) -> Key<'_> {
+        match (self, signal) {
+            (RoutingKey::TraceId, Signal::Metrics) => Key::SERVICE_NAME,
+            (RoutingKey::Metric, Signal::Traces | Signal::Logs) => Key::TraceId,
+            _ => self.key(),
         }
     }
 

@@ -126,3 +126,41 @@ fn what_is_held_up_longer_than_max_elapsed_time_is_given_up_unless_retry_is_off(
     let off = Retry { enabled: false, ..limited };
     assert!(matches!(backoff.held_up(&off, since, later, least, 0.0), Next::Wait(_)));
 }
+
+/// Whatever a peer may answer, against any lists: only answers are judged by them, and what is
+/// judged is tried again if and only if it is named.
+#[test]
+fn the_codes_that_are_named_and_no_others_are_tried_again() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..5_000 {
+        let kind = FailureKind::ALL[rng.usize(..FailureKind::ALL.len())];
+        let status = rng.bool().then(|| rng.u16(400..520));
+        let code = rng.u32(1..17);
+        let delay = rng.bool().then(|| Duration::from_secs(rng.u64(1..9)));
+        let own = match rng.u8(0..3) {
+            0 => Remedy::Retry { delay },
+            1 => Remedy::Shrink,
+            _ => Remedy::Drop,
+        };
+        let message = String::new();
+        let failure = Failure { kind, code: Some(code), status, message, remedy: own };
+        assert_eq!(remedy(&RetryCodes::default(), &failure), own);
+        let codes = RetryCodes {
+            grpc: Some((1..17).filter(|_| rng.bool()).collect()),
+            http: Some((400..520).filter(|_| rng.bool()).collect()),
+        };
+        let is_named = match status {
+            Some(status) => codes.http.as_ref().unwrap().contains(&status),
+            None => codes.grpc.as_ref().unwrap().contains(&code),
+        };
+        let delay = if let Remedy::Retry { delay } = own { delay } else { None };
+        let expected = match kind {
+            FailureKind::Unavailable | FailureKind::Refused if is_named => Remedy::Retry { delay },
+            FailureKind::Unavailable | FailureKind::Refused => Remedy::Drop,
+            FailureKind::TooLarge if is_named => Remedy::Retry { delay },
+            // There was no answer, or smaller requests may pass.
+            _ => own,
+        };
+        assert_eq!(remedy(&codes, &failure), expected, "{failure:?}");
+    }
+}

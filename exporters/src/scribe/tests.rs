@@ -30,7 +30,7 @@ fn gated() -> (Scribe<Gated>, Receiver<u64>, Sender<()>) {
 }
 
 async fn write(scribe: &Scribe<Gated>, items: u64) -> Result<u64, Verdict> {
-    let stats = LaneStats::new(1);
+    let stats = LaneStats::new(1, None);
     scribe.write(&Request { signal: Signal::Logs, items, chain: &[], stats: &stats }).await
 }
 

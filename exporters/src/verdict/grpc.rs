@@ -98,7 +98,7 @@ fn of_code(code: u32, ending: &HeaderMap) -> Verdict {
         true => name(code).to_owned(),
         false => format!("{}: {message}", name(code)),
     };
-    Verdict::Failed(Failure { kind, code: Some(code), message, remedy })
+    Verdict::Failed(Failure { kind, code: Some(code), status: None, message, remedy })
 }
 
 /// The gRPC specification's "HTTP to gRPC Status Code Mapping", for a peer that speaks no gRPC.
@@ -126,7 +126,7 @@ fn of_plain_http(status: StatusCode, headers: &HeaderMap, content_type: &str) ->
         code::UNAVAILABLE => (FailureKind::Unavailable, Remedy::Retry { delay: None }),
         _ => (FailureKind::Refused, Remedy::Drop),
     };
-    Verdict::Failed(Failure { kind, code: Some(code), message, remedy })
+    Verdict::Failed(Failure { kind, code: Some(code), status: None, message, remedy })
 }
 
 fn name(code: u32) -> &'static str {

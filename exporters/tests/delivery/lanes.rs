@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use forebay_exporters::batch::{DropReason, Returns, Settled};
 use forebay_exporters::core::{Stop, start};
 use forebay_exporters::destination::{Kind, Queue};
+use forebay_exporters::lane::Lane;
 use tonic::Status;
 
 use crate::grpc_peer::{Answer, GrpcPeer};
@@ -96,6 +97,75 @@ fn a_full_lane_gives_the_batch_back_and_takes_again_once_there_is_room() {
     assert_eq!((ends.len(), stats[0].offered_items), (5, 5));
     // Ended: nobody would settle it.
     assert!(lane.offer(Arc::new(batch(10, &["one"]))).is_err());
+}
+
+#[test]
+fn a_lane_is_full_at_its_bytes_and_always_takes_one_batch() {
+    let small = batch(0, &["one"]).bytes;
+    let queue = Queue { consumers: 2, batches_max: 100, bytes_max: Some(2 * small + 1) };
+    let lane = Lane::new(0, &queue);
+    let large = Arc::new(batch(1, &[&"x".repeat(1_000)]));
+    assert!(large.bytes > 2 * small + 1);
+    lane.offer(Arc::clone(&large)).expect("it is empty");
+    assert!(!lane.has_room());
+    let back = lane.offer(Arc::new(batch(2, &["one"]))).unwrap_err();
+    assert_eq!(back.id.seq, 2);
+    lane.let_go(&lane.pop().unwrap());
+    for seq in 3..6 {
+        assert!(lane.has_room());
+        lane.offer(Arc::new(batch(seq, &["one"]))).expect("there is room");
+    }
+    assert!(!lane.has_room() && lane.offer(Arc::new(batch(6, &["one"]))).is_err());
+    let stats = lane.stats().snapshot();
+    assert_eq!((stats.queue_batches, stats.queue_bytes), (3, 3 * small));
+    assert_eq!(stats.queue_bytes_max, Some(2 * small + 1));
+}
+
+#[test]
+fn receivers_that_offer_at_once_never_pass_the_bytes_by_more_than_a_batch() {
+    let bytes = batch(0, &["one"]).bytes;
+    let bytes_max = 5 * bytes - 1;
+    let queue = Queue { consumers: 1, batches_max: 1_000, bytes_max: Some(bytes_max) };
+    let lane = Lane::new(0, &queue);
+    let (taken, given_back) = (AtomicU64::new(0), AtomicU64::new(0));
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let offering: Vec<_> = (0..3)
+            .map(|thread| {
+                let (lane, taken, given_back) = (&lane, &taken, &given_back);
+                scope.spawn(move || {
+                    for seq in 0..3_000 {
+                        let batch = Arc::new(batch(thread * 10_000 + seq, &["one"]));
+                        let count = if lane.offer(batch).is_ok() { taken } else { given_back };
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let popping = scope.spawn(|| {
+            let mut popped = 0;
+            loop {
+                let is_last = ended.load(Ordering::Acquire);
+                while let Some(batch) = lane.pop() {
+                    // Popped, it still counts, and so do offers that are just being refused.
+                    let refused_now = 3 * bytes;
+                    let held = lane.stats().snapshot().queue_bytes;
+                    assert!(held <= bytes_max + bytes + refused_now, "{held}");
+                    lane.let_go(&batch);
+                    popped += 1;
+                }
+                if is_last {
+                    return popped;
+                }
+            }
+        });
+        offering.into_iter().for_each(|thread| thread.join().unwrap());
+        ended.store(true, Ordering::Release);
+        assert_eq!(popping.join().unwrap(), taken.load(Ordering::Relaxed));
+    });
+    assert_eq!(taken.into_inner() + given_back.into_inner(), 9_000);
+    let stats = lane.stats().snapshot();
+    assert_eq!((stats.queue_batches, stats.queue_bytes), (0, 0));
 }
 
 #[test]

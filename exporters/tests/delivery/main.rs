@@ -5,6 +5,10 @@
 #[cfg(test)]
 mod cable;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
+mod given_back;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod grpc_peer;

@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Rig {
     pub(crate) lanes: Vec<Arc<Lane>>,
+    pub(crate) clusters: Vec<Arc<Cluster>>,
     pub(crate) stop: Arc<Stop>,
     ends: Receiver<Settled>,
     thread: Option<JoinHandle<()>>,
@@ -59,7 +60,7 @@ impl Rig {
         let (sender, ends) = channel();
         let words = Words { sender: Mutex::new(sender), calls: AtomicU64::new(0), refuse_every };
         let stop = Arc::new(Stop::new());
-        let (mut lanes, mut seats) = (Vec::new(), Vec::new());
+        let (mut lanes, mut clusters, mut seats) = (Vec::new(), Vec::new(), Vec::new());
         for (index, destination) in destinations.into_iter().enumerate() {
             let lane = Arc::new(Lane::new(index as u16, &destination.queue));
             lanes.push(Arc::clone(&lane));
@@ -67,10 +68,11 @@ impl Rig {
             if let Discovery::Static(list) = &destination.backends.discovery {
                 cluster.apply(Instant::now(), &list.endpoints);
             }
+            clusters.push(Arc::clone(&cluster));
             seats.push(Seat { destination: Arc::new(destination), cluster, lane });
         }
         let thread = start("exporter".into(), None, seats, Arc::new(words), Arc::clone(&stop));
-        Rig { lanes, stop, ends, thread: Some(thread.unwrap()) }
+        Rig { lanes, clusters, stop, ends, thread: Some(thread.unwrap()) }
     }
 
     pub(crate) fn offer(&self, lane: usize, batch: Batch) {
@@ -121,7 +123,9 @@ impl Rig {
         let snapshots: Vec<_> = (0..self.lanes.len()).map(|lane| self.snapshot(lane)).collect();
         for stats in &snapshots {
             let dropped: u64 = stats.dropped_items.iter().sum();
-            assert_eq!(stats.offered_items, stats.delivered_items + dropped, "{stats:?}");
+            let given_back: u64 = stats.given_back_items.iter().sum();
+            let ended = stats.delivered_items + dropped + given_back;
+            assert_eq!(stats.offered_items, ended, "{stats:?}");
             let held = [stats.queue_batches, stats.queue_bytes, stats.retries_waiting];
             assert_eq!((held, stats.in_flight_requests), ([0; 3], 0), "{stats:?}");
         }
@@ -177,9 +181,10 @@ pub(crate) fn names(request: &ExportTraceServiceRequest) -> Vec<String> {
     scopes.flat_map(|scope| &scope.spans).map(|span| span.name.clone()).collect()
 }
 
+/// A span's trace is the first letter of its name.
 fn request(names: &[&str]) -> ExportTraceServiceRequest {
     let spans = names.iter().map(|name| Span {
-        trace_id: vec![7; 16],
+        trace_id: vec![name.as_bytes().first().copied().unwrap_or(7); 16],
         span_id: vec![8; 8],
         name: (*name).to_owned(),
         ..Span::default()

@@ -98,6 +98,7 @@ impl Refusal {
             Refusal::Internal => (FailureKind::Refused, code::INTERNAL, Remedy::Drop),
             Refusal::Invalid => (FailureKind::Refused, code::INVALID_ARGUMENT, Remedy::Drop),
         };
-        Verdict::Failed(Failure { kind, code: Some(code), message: String::new(), remedy })
+        let (code, message) = (Some(code), String::new());
+        Verdict::Failed(Failure { kind, code, status: None, message, remedy })
     }
 }
