@@ -15,6 +15,12 @@ use std::time::{Duration, Instant};
 
 use forebay_exporters::balance::{Balancer, Bound, Pick, Strategy, Tried};
 use forebay_exporters::breaker::Outcome as Ended;
+use forebay_exporters::cluster::Cluster;
+use forebay_exporters::destination::Backends;
+use forebay_exporters::discovery::fixed::Static;
+use forebay_exporters::discovery::keeper::{Keeper, Limits, Pace};
+use forebay_exporters::discovery::source::{Again, Answer};
+use forebay_exporters::discovery::{Endpoint as Found, Event};
 use forebay_exporters::endpoints::{Call, Endpoints, Member, Options, Reader};
 
 use timing::{Bar, Contender, Contest, Cpu, Outcome, Session};
@@ -36,6 +42,7 @@ fn main() -> ExitCode {
     session.run(ending());
     session.run(changing("100 changes among 1000, 2 readers", false));
     session.run(changing("100 changes among 1000, 2 readers, hashing", true));
+    session.run(following());
     session.finish()
 }
 
@@ -247,6 +254,73 @@ fn changing(name: &'static str, hashing: bool) -> Contest<'static> {
             }),
             outcome: Box::new(move || {
                 let addresses = last.iter().map(|member| member.address.as_str());
+                Outcome::of(CHANGES as u64, &sorted(addresses.collect()))
+            }),
+        },
+        bar: Bar::Nanos(50e6),
+    }
+}
+
+/// The same hundred changes on the way of the control thread: a source's answer, the keeper's
+/// verdict on it, the cluster.
+fn following() -> Contest<'static> {
+    const CHANGES: usize = 100;
+    let now = Instant::now();
+    let answer = |from: usize| -> Vec<Found> {
+        let addresses: Vec<String> = members(from, 1_000).into_iter().map(|m| m.address).collect();
+        let list = Static::of(addresses.iter().map(String::as_str), None);
+        list.expect("addresses of a name and a port").endpoints
+    };
+    let sets: Vec<Vec<Found>> = (0..=CHANGES).map(answer).collect();
+    let (same, judged_sets, last) = (sets.clone(), sets.clone(), sets[CHANGES].clone());
+    let made = || {
+        let keeper = Keeper::new("bench".to_owned(), Pace::default(), Limits::default(), now);
+        (keeper, Cluster::new(&Backends::of(Static::default()), now))
+    };
+    let follow = move |keeper: &mut Keeper, cluster: &Cluster, set: &[Found]| {
+        let (again, notes) = (Again::AtOnce, Vec::new());
+        keeper.take(Ok(Answer { endpoints: set.to_vec(), again, notes }), now, 0.5);
+        match keeper.take_event() {
+            Some(Event::Changed(update)) => cluster.apply(now, &update.endpoints).joined,
+            _ => 0,
+        }
+    };
+    let (mut ours, mut judged) = (made(), made());
+    let mut forwards = false;
+    Contest {
+        name: "100 changes among 1000, from answer to cluster",
+        unit: "change",
+        bytes: 0,
+        cpu: Cpu::ThisThread,
+        ours: Contender {
+            name: "keep, apply",
+            work: Box::new(move || {
+                forwards = !forwards;
+                for step in 1..=CHANGES {
+                    let index = if forwards { step } else { CHANGES - step };
+                    black_box(follow(&mut ours.0, &ours.1, &sets[index]));
+                }
+                CHANGES as u64
+            }),
+            outcome: Box::new(move || {
+                let (keeper, cluster) = &mut judged;
+                let applied = judged_sets[1..].iter().map(|set| follow(keeper, cluster, set));
+                let changes = applied.filter(|joined| *joined > 0).count();
+                let snapshot = judged.1.endpoints().snapshot();
+                let addresses = snapshot.endpoints().iter().map(|endpoint| endpoint.address());
+                Outcome::of(changes as u64, &sorted(addresses.collect()))
+            }),
+        },
+        theirs: Contender {
+            name: "copy the answer",
+            work: Box::new(move || {
+                for set in &same[1..] {
+                    black_box(set.clone());
+                }
+                CHANGES as u64
+            }),
+            outcome: Box::new(move || {
+                let addresses = last.iter().map(Found::address);
                 Outcome::of(CHANGES as u64, &sorted(addresses.collect()))
             }),
         },

@@ -19,6 +19,7 @@ mod print;
 pub mod problem;
 mod processors;
 mod receivers;
+mod registration;
 mod section;
 mod service;
 mod tree;

@@ -26,7 +26,8 @@ use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::plan::Plan;
-use crate::control::{View, discover, serve};
+use crate::control::register::Registered;
+use crate::control::{View, discover, register, serve};
 use crate::handoff::{ReturnPaths, ReturnQueue};
 use crate::ledger::Ledger;
 use crate::neighbours::Neighbours;
@@ -99,6 +100,7 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
     }
     discover::follow_all(&engine.view);
     engine.announce(metrics_address, health_address);
+    let registered = register::start(&engine.view);
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
@@ -114,7 +116,9 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
         tracing::info!(signal = name, "Received signal from OS");
     }
     tokio::select! {
-        code = engine.stop() => Ok(if broken { ExitCode::FAILURE } else { code }),
+        code = leave_and_stop(registered, engine) => {
+            Ok(if broken { ExitCode::FAILURE } else { code })
+        }
         () = second(&mut terminate, &mut interrupt) => Ok(ended_at_once()),
     }
 }
@@ -133,6 +137,14 @@ async fn keep_tls(doors: Arc<Doors>, mut hangup: Signal) {
             tracing::error!(%error, "TLS files could not be looked at; they will be again");
         }
     }
+}
+
+/// Others hear first that this process is about to go.
+async fn leave_and_stop(registered: Option<Registered>, engine: Engine) -> ExitCode {
+    if let Some(registered) = registered {
+        registered.leave().await;
+    }
+    engine.stop().await
 }
 
 /// Waits for a signal that is no echo of the first: `timeout` and shells signal a process and then
@@ -194,6 +206,8 @@ impl Engine {
             shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
             receiver_cores: cores.receivers.clone(),
             lanes,
+            exporter_cores: cores.exporters.clone(),
+            discovered: clusters.iter().map(|_| Arc::default()).collect(),
             clusters,
             phase: Arc::new(Phase::default()),
             tls,

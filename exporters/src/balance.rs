@@ -50,7 +50,8 @@ pub enum Strategy {
 /// How many calls under way are too many for one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// In percent of an even share of all calls under way.
+    /// In percent of its share of all calls under way: an even one, or with weighted round robin
+    /// that of its weight.
     pub percent: u32,
     /// This many are never too many.
     pub calls_min: u32,
@@ -73,6 +74,11 @@ impl Bound {
         outstanding < self.calls_min
             || u64::from(outstanding) * u64::from(endpoints) * 100
                 < u64::from(self.percent) * (u64::from(outstanding_of_all) + 1)
+    }
+
+    fn has_room_by(self, share: f64, outstanding: u32, outstanding_of_all: u32) -> bool {
+        let room = f64::from(self.percent) / 100.0 * share * (f64::from(outstanding_of_all) + 1.0);
+        outstanding < self.calls_min || f64::from(outstanding) < room
     }
 }
 
@@ -148,7 +154,8 @@ impl Balancer {
         if snapshot.endpoints().is_empty() {
             return Pick::Nobody { retry_in: Some(NOBODY_PAUSE) };
         }
-        let mut search = Search::new(snapshot, now, tried, self.bound);
+        let by_weight = self.strategy == Strategy::WeightedRoundRobin;
+        let mut search = Search::new(snapshot, now, tried, self.bound, by_weight);
         if let Some(call) = self.first_choice(&mut search, key_hash) {
             return Pick::Call(call);
         }
@@ -241,6 +248,8 @@ struct Search<'s> {
     bound: Bound,
     /// Endpoints that share the load.
     sharing: u32,
+    /// They share it by their weights.
+    by_weight: bool,
     /// Take those beyond their bound, and those of weight zero.
     in_need: bool,
     /// Somebody could be used in need.
@@ -250,7 +259,13 @@ struct Search<'s> {
 
 impl<'s> Search<'s> {
     #[inline]
-    fn new(snapshot: &'s Snapshot, now: Instant, tried: &'s Tried, bound: Bound) -> Search<'s> {
+    fn new(
+        snapshot: &'s Snapshot,
+        now: Instant,
+        tried: &'s Tried,
+        bound: Bound,
+        by_weight: bool,
+    ) -> Search<'s> {
         Search {
             snapshot,
             endpoints: snapshot.endpoints(),
@@ -258,6 +273,7 @@ impl<'s> Search<'s> {
             tried,
             bound,
             sharing: snapshot.fleet().closed().max(1),
+            by_weight,
             in_need: false,
             passed_over: false,
             retry_in: None,
@@ -286,8 +302,22 @@ impl<'s> Search<'s> {
 
     #[inline]
     fn is_welcome(&self, endpoint: &Endpoint) -> bool {
+        let (weight, outstanding) = (endpoint.weight(), endpoint.outstanding());
+        if weight == 0 || outstanding < self.bound.calls_min {
+            return weight > 0;
+        }
         let of_all = self.snapshot.fleet().outstanding();
-        endpoint.weight() > 0 && self.bound.has_room(endpoint.outstanding(), of_all, self.sharing)
+        match self.by_weight {
+            false => self.bound.has_room(outstanding, of_all, self.sharing),
+            true => self.bound.has_room_by(self.share(weight), outstanding, of_all),
+        }
+    }
+
+    /// Of a weight, in the load of those whose breakers are closed: taken to weigh as much as all
+    /// do on average.
+    fn share(&self, weight: u32) -> f64 {
+        let average = self.snapshot.weight_of_all() as f64 / self.endpoints.len() as f64;
+        f64::from(weight) / (average * f64::from(self.sharing))
     }
 
     #[inline]

@@ -279,6 +279,7 @@ impl Breaker {
             let probing = Word { kind: HALF_OPEN, at_ms, successes, ..word.next() };
             if self.change(packed, probing) {
                 let transition = (word.kind == OPEN).then_some(Transition::HALF_OPENED);
+                let transition = self.fleet.counted(transition);
                 let serial = probing.serial;
                 return Admission::Probe(Permit { serial, is_probe: true, transition });
             }
@@ -453,7 +454,7 @@ impl Breaker {
             return None;
         }
         self.fleet.closed_again(word.is_ejected);
-        Some(Transition::closed(successes))
+        self.fleet.counted(Some(Transition::closed(successes)))
     }
 
     /// Opens from `word`, for at least `least`; `None` if another core was faster.
@@ -476,7 +477,8 @@ impl Breaker {
         let growth = (growth + 1).min(word::GROWTH_MAX);
         let opened = Word { kind, is_ejected, at_ms, growth, successes: 0, ..word.next() };
         let open_for = Duration::from_millis(open_ms);
-        self.change(word.pack(), opened).then_some(Transition::opened(from_probe, cause, open_for))
+        let is_changed = self.change(word.pack(), opened);
+        self.fleet.counted(is_changed.then_some(Transition::opened(from_probe, cause, open_for)))
     }
 
     fn recovery(&self, growth: u8, random: f64) -> Duration {

@@ -11,6 +11,7 @@ use crate::balance::{RoutingKey, Strategy};
 use crate::breaker::{self, FleetSettings};
 use crate::budget;
 use crate::discovery::fixed::Static;
+use crate::discovery::keeper::Pace;
 use crate::discovery::{Discovery, Endpoint};
 
 /// One exporter of the configuration.
@@ -36,6 +37,8 @@ pub struct Backends {
     /// A destination on this machine (file, debug, nop) has one endpoint of its own name, which is
     /// always there.
     pub discovery: Discovery,
+    /// How often discovery's source is asked.
+    pub pace: Pace,
     pub strategy: Strategy,
     /// What consistent hashing goes by; `None`: by batch, to any.
     pub routing_key: Option<RoutingKey>,
@@ -89,13 +92,19 @@ impl Backends {
         };
         let discovery = Discovery::Static(Static { endpoints: vec![Endpoint::local(name)] });
         let health_check = HealthCheck { probe: Probe::Off, ..HealthCheck::default() };
-        Backends { breaker, discovery, health_check, ..Backends::of(Static::default()) }
+        Backends { breaker, health_check, ..Backends::found_by(discovery) }
     }
 
     /// A fixed list with everything else as usual.
     pub fn of(list: Static) -> Backends {
+        Backends::found_by(Discovery::Static(list))
+    }
+
+    /// Endpoints from any source with everything else as usual.
+    pub fn found_by(discovery: Discovery) -> Backends {
         Backends {
-            discovery: Discovery::Static(list),
+            pace: discovery.pace(),
+            discovery,
             strategy: Strategy::RoundRobin,
             routing_key: None,
             breaker: breaker::Settings::default(),

@@ -91,6 +91,7 @@ pub struct Snapshot {
     generation: u64,
     endpoints: Vec<Arc<Endpoint>>,
     slots: Option<Arc<[u16]>>,
+    weight_of_all: u64,
     fleet: Arc<Fleet>,
 }
 
@@ -145,6 +146,7 @@ impl Endpoints {
             generation: 0,
             endpoints: Vec::new(),
             slots: slots.as_ref().map(Slots::table),
+            weight_of_all: 0,
             fleet: Arc::clone(&fleet),
         };
         Arc::new(Endpoints {
@@ -220,6 +222,7 @@ impl Endpoints {
             generation,
             endpoints: writer.members.clone(),
             slots: writer.slots.as_ref().map(Slots::table),
+            weight_of_all: writer.members.iter().map(|member| u64::from(member.weight())).sum(),
             fleet: Arc::clone(&self.fleet),
         }));
         // After the snapshot: who sees the number finds that snapshot or a later one.
@@ -319,6 +322,11 @@ impl Snapshot {
 
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// The sum of all weights, as of when the set was made.
+    pub(crate) fn weight_of_all(&self) -> u64 {
+        self.weight_of_all
     }
 
     /// The endpoint that a key belongs to while all work; with hashing only.

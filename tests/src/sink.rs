@@ -261,19 +261,17 @@ pub fn closed_port() -> SocketAddr {
 
 /// The exporter block for an HTTP address, with quick retries.
 pub fn http_exporter(address: SocketAddr) -> String {
-    format!(
-        "{{endpoint: \"http://{address}\", retry_on_failure: {{initial_interval: 20ms, \
-         max_interval: 100ms}}}}"
-    )
+    format!("{{endpoint: \"http://{address}\", {QUICK}}}")
 }
 
 /// The exporter block for a gRPC address, with quick retries.
 pub fn grpc_exporter(address: SocketAddr) -> String {
-    format!(
-        "{{endpoint: \"http://{address}\", tls: {{insecure: true}}, retry_on_failure: \
-         {{initial_interval: 20ms, max_interval: 100ms}}}}"
-    )
+    format!("{{endpoint: \"http://{address}\", tls: {{insecure: true}}, {QUICK}}}")
 }
+
+/// A destination that works again is tried again at once.
+const QUICK: &str = "retry_on_failure: {initial_interval: 20ms, max_interval: 100ms}, \
+                     circuit_breaker: {recovery_timeout: 50ms, recovery_timeout_max: 200ms}";
 
 #[derive(Clone)]
 struct Service(Arc<Mutex<State>>);

@@ -9,6 +9,7 @@ use forebay_tuning::cpulist;
 use super::keys::{Table, block, value};
 use super::plan::{Ack, Engine, Limits, Ring, Rung};
 use super::problem::{Place, Problem};
+use super::registration;
 use super::section::Section;
 use super::tree::{Node, Value};
 use super::values;
@@ -43,6 +44,7 @@ pub(crate) const ENGINE: Table = Table {
             "gRPC server reflection: tools such as grpcurl ask which services there are and what \
             their messages look like.",
         ),
+        block("registration", "Makes this process known to Consul or etcd; absent: it is not."),
     ],
 };
 
@@ -226,6 +228,7 @@ pub(crate) fn read(section: &Section<'_>) -> Read {
                 .read("invalid_utf8", values::choice(INVALID_UTF8_WORDS))
                 .unwrap_or_default(),
             reflection: section.flag("reflection"),
+            registration: registration::read(section),
         },
         budget_place: memory.place_of("budget_bytes").clone(),
         batch_bytes_max: limits.size("batch_bytes_max", 1 << 10..=1 << 30),

@@ -1,7 +1,12 @@
 //! `exporters`: the destinations and how each is reached.
 
+pub(crate) mod balancing;
 pub(crate) mod delivery;
+pub(crate) mod discovery;
+pub(crate) mod endpoints;
+pub(crate) mod guards;
 pub(crate) mod headers;
+pub(crate) mod load_balancing;
 pub(crate) mod local;
 pub(crate) mod otlp;
 
@@ -12,11 +17,21 @@ use super::problem::{Place, Problem, Report};
 use super::section::{Component, Section};
 use delivery::BatchWish;
 
-pub(crate) const KINDS: [&str; 5] = ["otlp_grpc", "otlp_http", "file", "debug", "nop"];
+pub(crate) const KINDS: [&str; 6] =
+    ["otlp_grpc", "otlp_http", "load_balancing", "file", "debug", "nop"];
 
 /// The same with the Collector's old names, for suggestions.
-const KINDS_AND_ALIASES: [&str; 7] =
-    ["otlp_grpc", "otlp_http", "otlp", "otlphttp", "file", "debug", "nop"];
+const KINDS_AND_ALIASES: [&str; 9] = [
+    "otlp_grpc",
+    "otlp_http",
+    "otlp",
+    "otlphttp",
+    "load_balancing",
+    "loadbalancing",
+    "file",
+    "debug",
+    "nop",
+];
 
 /// A destination, and what its pipelines must know of it.
 pub(crate) struct Exporter {
@@ -43,6 +58,9 @@ pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Exporte
         let made = match component.kind {
             "otlp_grpc" | "otlp" => otlp::grpc(&open(&otlp::GRPC)),
             "otlp_http" | "otlphttp" => otlp::http(&open(&otlp::HTTP)),
+            "load_balancing" | "loadbalancing" => {
+                load_balancing::read(&open(&load_balancing::LOAD_BALANCING))
+            }
             "file" => local::file(&open(&local::FILE)),
             "debug" => local::debug(&open(&local::DEBUG)),
             "nop" => {
@@ -93,10 +111,6 @@ impl Made {
 fn unknown(component: &Component<'_>) -> Problem {
     let problem = component.unknown("exporter", &KINDS_AND_ALIASES);
     match component.kind {
-        "load_balancing" | "loadbalancing" => problem.hint(
-            "balancing by key is not supported yet: use otlp_grpc with one address in front of \
-             the fleet, or a load_balancing Collector behind forebay",
-        ),
         "logging" => problem.hint("the Collector replaced it by \"debug\"; use that"),
         _ => problem,
     }

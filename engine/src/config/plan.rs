@@ -10,6 +10,7 @@ use forebay_codec::edit::Editor;
 use forebay_codec::mend::InvalidUtf8;
 use forebay_codec::signal::Signal;
 use forebay_exporters::destination::Destination;
+use forebay_exporters::discovery::registrar::Registration;
 use forebay_net::tls::settings::Version;
 
 /// Everything the process needs to run.
@@ -186,6 +187,8 @@ pub struct Engine {
     pub invalid_utf8: InvalidUtf8,
     /// `engine.reflection`: whether gRPC server reflection is served. Default true.
     pub reflection: bool,
+    /// `engine.registration`: where this process makes itself known. Default: nowhere.
+    pub registration: Option<Registration>,
 }
 
 /// The `engine.ring` block.

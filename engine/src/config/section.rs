@@ -257,7 +257,7 @@ fn component<'a>(class: &str, entry: &'a Entry) -> Component<'a> {
     }
 }
 
-fn in_range(number: u64, range: &RangeInclusive<u64>) -> Result<u64, String> {
+pub(crate) fn in_range(number: u64, range: &RangeInclusive<u64>) -> Result<u64, String> {
     match range.contains(&number) {
         true => Ok(number),
         false => {

@@ -19,7 +19,7 @@ pub(crate) const HEALTH_CHECK: Table = Table {
             "host:port",
             "localhost:13133",
             "Where to answer: 200 while each core \
-            turns and a route is open, else 503.",
+            turns, each destination has endpoints and a route is open, else 503.",
         ),
         only("path", "/", "the answer is at `/`"),
         ignored("check_collector_pipeline", "routes are always part of the answer"),

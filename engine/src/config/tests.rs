@@ -1,6 +1,7 @@
 //! Configurations in, problems or plans out.
 
 mod docs;
+mod fleets;
 mod plans;
 mod problems;
 mod robustness;

@@ -1,4 +1,5 @@
-//! Health: each core is turning and a route is open. `GET /` on the `health_check` endpoint.
+//! Health: each core is turning, each destination has endpoints, a route is open. `GET /` on the
+//! `health_check` endpoint.
 //!
 //! 200 while all of that holds, 503 with the reason while any of it does not; so a load balancer
 //! that asks here sends clients elsewhere before they are refused.
@@ -7,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use forebay_net::request::Nanos;
 
-use super::View;
+use super::{View, discover};
 use crate::shard::ShardStats;
 
 /// A core that has not turned for this long does not turn: it would do so every second.
@@ -19,6 +20,9 @@ pub fn health(view: &View) -> Result<(), String> {
         return Err("draining: this node is about to stop".to_owned());
     }
     if let Some(reason) = stopped_core(view) {
+        return Err(reason);
+    }
+    if let Some(reason) = discover::missing(view) {
         return Err(reason);
     }
     let open = view.shards.iter().any(|shard| shard.open.load(Ordering::Relaxed));

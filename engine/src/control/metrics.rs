@@ -16,6 +16,10 @@ use super::{View, health, logs};
 use crate::ledger::{ProcessorTotal, RefuseReason, RequestEnd, RouteTotal, Totals};
 use crate::shard::ShardStats;
 
+mod fleets;
+#[cfg(test)]
+mod tests;
+
 /// Name, kind and help of a family, and where its value stands in a row.
 type Column<Row> = (&'static str, &'static str, &'static str, fn(&Row) -> u64);
 
@@ -26,6 +30,7 @@ pub fn render(view: &View) -> String {
     doors(&mut page, &totals);
     processors(&mut page, &totals);
     exporters(&mut page, view);
+    fleets::render(&mut page, view);
     ledger(&mut page, &totals);
     cores(&mut page, view);
     services(&mut page, view);
@@ -475,7 +480,7 @@ fn process(page: &mut Page, view: &View) {
     let dropped = "forebay_dropped_log_lines";
     page.family(dropped, "counter", "Log lines dropped because nobody read standard error.");
     page.sample(dropped, &[], logs::dropped_lines());
-    page.family("forebay_healthy", "gauge", "1 while every core turns and a route is open.");
+    page.family("forebay_healthy", "gauge", "1 while the health check answers 200.");
     page.sample("forebay_healthy", &[], u64::from(health::health(view).is_ok()));
     page.family("forebay_open_receiver_cores", "gauge", "Receiver cores that take requests.");
     let open = view.shards.iter().filter(|s| s.open.load(Ordering::Relaxed)).count();

@@ -1,4 +1,5 @@
-//! The control plane's HTTP servers: `/metrics` and `/ledger` on one address, health on another.
+//! The control plane's HTTP servers: `/metrics`, `/ledger` and `/delivery` on one address, health
+//! on another.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::View;
-use super::{health, metrics};
+use super::{delivery, health, metrics};
 
 /// Binds; the error names the address and what to do.
 pub async fn bind(address: SocketAddr, what: &str, key: &str) -> Result<TcpListener, String> {
@@ -24,7 +25,7 @@ pub async fn bind(address: SocketAddr, what: &str, key: &str) -> Result<TcpListe
 
 /// Serves until the process ends.
 pub async fn serve_metrics(listener: TcpListener, view: Arc<View>) -> std::io::Result<()> {
-    let ledger_view = view.clone();
+    let (ledger_view, delivery_view) = (view.clone(), view.clone());
     let router = Router::new()
         .route(
             "/metrics",
@@ -38,6 +39,13 @@ pub async fn serve_metrics(listener: TcpListener, view: Arc<View>) -> std::io::R
             get(async move || {
                 let content_type = [(header::CONTENT_TYPE, "application/json")];
                 (content_type, ledger_view.ledger.totals(&ledger_view.plan).to_json())
+            }),
+        )
+        .route(
+            "/delivery",
+            get(async move || {
+                let content_type = [(header::CONTENT_TYPE, "application/json")];
+                (content_type, delivery::to_json(&delivery_view).to_string())
             }),
         );
     axum::serve(listener, router).await

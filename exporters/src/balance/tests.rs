@@ -105,6 +105,33 @@ fn round_robin_gives_each_the_same() {
 }
 
 #[test]
+fn weights_hold_while_every_sender_is_busy() {
+    const BUSY: usize = 10;
+    for seed in 0..40 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let weights: Vec<u32> = (0..rng.usize(2..5)).map(|_| rng.u32(1..10)).collect();
+        let mut rig = Rig::new(&weights, seed);
+        let mut balancer = rig.balancer(Strategy::WeightedRoundRobin);
+        let (mut under_way, mut shares) = (Vec::new(), vec![0; weights.len()]);
+        for _ in 0..2_000 {
+            let call = rig.pick(&mut balancer, None, &Tried::default()).expect("all are well");
+            shares[(call.endpoint().id() - 1) as usize] += 1;
+            under_way.push(call);
+            if under_way.len() == BUSY {
+                let ended: Call = under_way.swap_remove(rng.usize(0..BUSY));
+                ended.end(rig.now, Outcome::Success, &mut rig.rng);
+            }
+        }
+        let of_all: u32 = weights.iter().sum();
+        for (share, weight) in shares.iter().zip(&weights) {
+            let fair = 2_000.0 * f64::from(*weight) / f64::from(of_all);
+            let off = (*share as f64 - fair).abs();
+            assert!(off < 120.0, "seed {seed}: {shares:?} by {weights:?}");
+        }
+    }
+}
+
+#[test]
 fn weighted_shares_are_right_at_every_moment_and_follow_new_weights() {
     for seed in 0..60 {
         let mut rng = fastrand::Rng::with_seed(seed);

@@ -75,6 +75,32 @@ pub enum Cause {
 }
 
 impl Transition {
+    /// The state that each kind of change leads to, and its cause: labels of a counter.
+    pub const KINDS: [(&str, &str); 7] = [
+        ("open", "failures_in_a_row"),
+        ("open", "failure_rate"),
+        ("open", "slow_call_rate"),
+        ("open", "probe_failed"),
+        ("open", "probe_turned_away"),
+        ("half_open", "time_over"),
+        ("closed", "probes_passed"),
+    ];
+
+    /// Place in [`Transition::KINDS`].
+    pub fn kind(&self) -> usize {
+        match self {
+            Transition::Opened { cause, .. } => match cause {
+                Cause::FailuresInARow { .. } => 0,
+                Cause::FailureRate { .. } => 1,
+                Cause::SlowCallRate { .. } => 2,
+                Cause::ProbeFailed => 3,
+                Cause::ProbeTurnedAway => 4,
+            },
+            Transition::HalfOpened => 5,
+            Transition::Closed { .. } => 6,
+        }
+    }
+
     pub(super) const HALF_OPENED: Transition = Transition::HalfOpened;
 
     pub(super) fn opened(from_probe: bool, cause: Cause, open_for: Duration) -> Transition {

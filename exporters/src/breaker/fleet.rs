@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::event::Transition;
+
 /// How much of a fleet may be ejected.
 #[derive(Clone, Copy, Debug)]
 pub struct FleetSettings {
@@ -37,6 +39,8 @@ pub struct Fleet {
     /// Ejections that were not made because too many were made already.
     spared: AtomicU64,
     outstanding: AtomicU32,
+    /// Changes of state, by [`Transition::kind`].
+    transitions: [AtomicU64; Transition::KINDS.len()],
 }
 
 impl Fleet {
@@ -50,6 +54,7 @@ impl Fleet {
             ejected: AtomicU32::new(0),
             spared: AtomicU64::new(0),
             outstanding: AtomicU32::new(0),
+            transitions: Default::default(),
         }
     }
 
@@ -82,6 +87,11 @@ impl Fleet {
         self.outstanding.load(Ordering::Relaxed)
     }
 
+    /// Changes of state since the start, by [`Transition::kind`].
+    pub fn transitions(&self) -> [u64; Transition::KINDS.len()] {
+        std::array::from_fn(|kind| self.transitions[kind].load(Ordering::Relaxed))
+    }
+
     /// See [`FleetSettings::panic_percent`].
     pub fn is_panicking(&self) -> bool {
         self.would_panic(self.closed())
@@ -99,6 +109,14 @@ impl Fleet {
 
     pub(crate) fn call_ended(&self) {
         self.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// `made`, and counted if it is a change at all.
+    pub(super) fn counted(&self, made: Option<Transition>) -> Option<Transition> {
+        if let Some(transition) = &made {
+            self.transitions[transition.kind()].fetch_add(1, Ordering::Relaxed);
+        }
+        made
     }
 
     pub(super) fn joined(&self) {

@@ -434,6 +434,18 @@ fn among_real_threads_there_is_one_probe_at_a_time_and_every_change_is_told_once
     let shut = u32::from(!breaker.is_closed());
     assert_eq!(opened, closed + shut);
     assert_eq!(breaker.fleet.closed(), 1 - shut);
+    let counted = breaker.fleet.transitions();
+    let of = |state: &str, is_probe: bool| -> u64 {
+        let kinds = Transition::KINDS.iter().zip(counted);
+        let is_it =
+            |(to, cause): &(&str, &str)| *to == state && cause.starts_with("probe_") == is_probe;
+        kinds.filter(|(kind, _)| is_it(kind)).map(|(_, count)| count).sum()
+    };
+    assert_eq!(of("open", false), u64::from(opened));
+    assert_eq!(of("closed", false), u64::from(closed));
+    let all_opened = of("open", false) + of("open", true);
+    let tried = of("half_open", false);
+    assert!((all_opened - 1..=all_opened).contains(&tried), "{tried} of {all_opened} were tried");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use forebay_exporters::destination::{Queue, Retry, RetryCodes};
 
 use crate::config::keys::{Key, Table, block, ignored, only, refused, value};
 use crate::config::plan::Batch;
-use crate::config::problem::{Place, Problem};
-use crate::config::section::Section;
+use crate::config::problem::{Place, Problem, nearest};
+use crate::config::section::{Section, in_range};
 use crate::config::values;
 
 pub(crate) const SENDING_QUEUE: Table = Table {
@@ -20,6 +20,13 @@ pub(crate) const SENDING_QUEUE: Table = Table {
             "1000",
             "Batches that may wait, per exporter core. Full: \
             clients are asked to come back; nothing is dropped.",
+        ),
+        value(
+            "queue_bytes_max",
+            "size",
+            "",
+            "forebay's own: request bytes that may be held, per exporter core; one batch always \
+            may. None: as many as `engine.memory.budget_bytes` allows.",
         ),
         value(
             "wait_for_result",
@@ -103,6 +110,19 @@ pub(crate) const RETRY: Table = Table {
             "After this a batch is dropped, and counted. 0: \
             never: forebay keeps what it acknowledged and pushes back. (Collector: 300s)",
         ),
+        value(
+            "max_attempts",
+            "requests",
+            "0",
+            "forebay's own: a batch that was sent so often is dropped, and counted. 0: no limit.",
+        ),
+        value(
+            "retryable_codes",
+            "list of codes",
+            "",
+            "forebay's own: only these are tried again. For `otlp_grpc` names or numbers \
+            (`UNAVAILABLE`, 14), for `otlp_http` statuses (503). None: those that OTLP says.",
+        ),
         ignored("randomization_factor", "forebay draws each wait from 0 to the interval"),
     ],
 };
@@ -145,7 +165,8 @@ pub(crate) fn queue(section: &Section<'_>) -> Queue {
     Queue {
         consumers: count("num_consumers", 10_000),
         batches_max: count("queue_size", 1 << 20),
-        bytes_max: None,
+        bytes_max: section
+            .read("queue_bytes_max", |text| in_range(values::size(text)?, &(1..=1 << 44))),
     }
 }
 
@@ -187,7 +208,8 @@ pub(crate) fn wish(
     BatchWish { batch, place: section.place.clone(), path: section.path.clone() }
 }
 
-pub(crate) fn retry(section: &Section<'_>) -> Retry {
+pub(crate) fn retry(section: &Section<'_>, speaks_grpc: bool) -> Retry {
+    let attempts = section.count("max_attempts", 0..=1_000_000);
     let retry = Retry {
         enabled: section.flag("enabled"),
         initial_interval: section.duration_above_zero("initial_interval"),
@@ -198,8 +220,8 @@ pub(crate) fn retry(section: &Section<'_>) -> Retry {
         max_interval: section.duration_above_zero("max_interval"),
         max_elapsed_time: Some(section.duration("max_elapsed_time"))
             .filter(|elapsed| !elapsed.is_zero()),
-        max_attempts: None,
-        codes: RetryCodes::default(),
+        max_attempts: u32::try_from(attempts).ok().filter(|attempts| *attempts > 0),
+        codes: retry_codes(section, speaks_grpc),
     };
     if retry.max_interval < retry.initial_interval {
         section.fault("max_interval", "must be at least initial_interval");
@@ -213,4 +235,67 @@ pub(crate) fn retry(section: &Section<'_>) -> Retry {
         );
     }
     retry
+}
+
+/// Names as gRPC writes them, by code.
+const GRPC_CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+fn retry_codes(section: &Section<'_>, speaks_grpc: bool) -> RetryCodes {
+    if section.given("retryable_codes").is_none() {
+        return RetryCodes::default();
+    }
+    let (mut grpc, mut http) = (Vec::new(), Vec::new());
+    for (text, place) in section.texts("retryable_codes") {
+        let read = match speaks_grpc {
+            true => grpc_code(text).map(|code| grpc.push(code)),
+            false => http_status(text).map(|status| http.push(status)),
+        };
+        if let Err(fault) = read {
+            let what = format!("{} {fault}", section.key_path("retryable_codes"));
+            section.report.add(Problem::error(place, what));
+        }
+    }
+    match speaks_grpc {
+        true => RetryCodes { grpc: Some(grpc), http: None },
+        false => RetryCodes { grpc: None, http: Some(http) },
+    }
+}
+
+fn grpc_code(text: &str) -> Result<u32, String> {
+    let upper = text.to_ascii_uppercase();
+    let number = text.parse::<usize>().ok().filter(|code| *code < GRPC_CODES.len());
+    match number.or(GRPC_CODES.iter().position(|name| *name == upper)) {
+        Some(0) => Err("can't have OK: that is no failure".to_owned()),
+        Some(code) => Ok(u32::try_from(code).expect("there are 17")),
+        None => {
+            let near = nearest(&upper, GRPC_CODES).map(|near| format!("; did you mean {near}?"));
+            let near = near.unwrap_or_default();
+            Err(format!("has \"{text}\", which is no code of gRPC's{near}"))
+        }
+    }
+}
+
+fn http_status(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(status) if (300..=599).contains(&status) => Ok(status),
+        _ => Err(format!("has \"{text}\", which is no status of a failure, 300 to 599")),
+    }
 }

@@ -6,19 +6,23 @@ use forebay_codec::signal::Signal;
 use forebay_exporters::destination::{
     Algorithm, Backends, Compression, Encoding, Keepalive, Kind, OtlpGrpc, OtlpHttp,
 };
-use forebay_exporters::discovery::fixed::Static;
+use forebay_exporters::discovery::dns::Dns;
 use http::header::HeaderValue;
 use http::uri::{Authority, Uri};
 
+use super::endpoints::{Found, Target, authority};
 use super::{Made, Remote, delivery, headers};
 use crate::config::keys::{Table, block, ignored, only, refused, value};
 use crate::config::section::Section;
 use crate::config::values;
 
+pub(crate) mod fleet;
+
+use fleet::{FLEET, given, grpc_fleet, guarded, http_fleet};
+
 const NO_TLS: &str = "TLS to destinations is not supported yet: end it in a proxy beside forebay";
 const NO_AUTH: &str = "authenticators are not supported: set headers.authorization";
 const OWN_BUFFERS: &str = "batches are written as they are, without copies into a buffer";
-const ONE_NAME: &str = "forebay does not balance between the addresses of a name yet";
 
 pub(crate) const GRPC: Table = Table {
     path: "exporters.otlp_grpc[/name]",
@@ -27,9 +31,25 @@ pub(crate) const GRPC: Table = Table {
             "endpoint",
             "host:port or http://host:port",
             "",
-            "Required. Without a scheme set \
-            `tls.insecure: true`, as for the Collector.",
+            "One of `endpoint`, `endpoints` and `discovery` is required. Without a scheme set \
+            `tls.insecure: true`, as for the Collector. `dns:///host:port`: all addresses of the \
+            name, as `discovery.dns`.",
         ),
+        block("endpoints", "forebay's own: a list of such texts, or of `{endpoint, weight}`."),
+        block("discovery", "forebay's own: a source that knows the endpoints."),
+        block("balancing", "forebay's own: which endpoint gets a batch."),
+        value(
+            "balancer_name",
+            "round_robin, weighted_round_robin, least_request or pick_first",
+            "",
+            "As gRPC names them, for `endpoint`. All but `pick_first` make of a host's name all \
+            of its addresses, as `dns:///` does. None: what the name's first address is at each \
+            connect.",
+        ),
+        block("circuit_breaker", "forebay's own: when an endpoint is left alone."),
+        block("retry_budget", "forebay's own: how many retries all endpoints together may see."),
+        block("health_check", "forebay's own: how endpoints are looked at."),
+        block("pool", "forebay's own: how long connections live."),
         block("tls", "Only `insecure`."),
         value("compression", "gzip, zstd, snappy or none", "gzip", "Of each message."),
         value("timeout", "duration", "5s", "For one attempt."),
@@ -53,7 +73,6 @@ pub(crate) const GRPC: Table = Table {
             "forebay's own: larger requests are never \
             sent. Before compression; OTLP's limit for clients.",
         ),
-        ignored("balancer_name", ONE_NAME),
         ignored("wait_for_ready", "a batch always waits in its queue for a connection"),
         ignored("read_buffer_size", OWN_BUFFERS),
         ignored("write_buffer_size", OWN_BUFFERS),
@@ -79,8 +98,16 @@ pub(crate) const HTTP: Table = Table {
             "http://host[:port][/path]",
             "",
             "Required, unless each signal in use \
-            has its own. `/v1/traces` and so on is added.",
+            has its own. `/v1/traces` and so on is added. With `endpoints` or `discovery`: what \
+            requests name as their host and path, and not where they go.",
         ),
+        block("endpoints", "forebay's own: a list of `http://host:port` or `{endpoint, weight}`."),
+        block("discovery", "forebay's own: a source that knows the endpoints."),
+        block("balancing", "forebay's own: which endpoint gets a batch."),
+        block("circuit_breaker", "forebay's own: when an endpoint is left alone."),
+        block("retry_budget", "forebay's own: how many retries all endpoints together may see."),
+        block("health_check", "forebay's own: how endpoints are looked at."),
+        block("pool", "forebay's own: how long connections live."),
         value("traces_endpoint", "URL", "", "For traces, as it is; the same for the others."),
         value("metrics_endpoint", "URL", "", "For metrics."),
         value("logs_endpoint", "URL", "", "For logs."),
@@ -188,34 +215,44 @@ const HTTP_ALGORITHMS: &[(&str, Algorithm)] = &[
 
 const HTTP_CONNECTIONS_DEFAULT: u64 = 8;
 
+/// By signal, below an endpoint.
+const PATHS: [&str; 4] = ["v1/traces", "v1/metrics", "v1/logs", "v1development/profiles"];
+
 pub(crate) fn grpc(section: &Section<'_>) -> Option<Made> {
-    let insecure = section.block("tls", &TLS).flag("insecure");
-    let endpoint = section.read("endpoint", |text| grpc_endpoint(text, insecure));
-    require_endpoint(section);
+    let found = grpc_fleet(section, is_insecure(section));
+    let name = found.as_ref().and_then(|found| found.name.clone());
+    let settings = grpc_settings(section, name);
+    let backends = found.map(|found| guarded(section, found, settings.timeout, true));
+    // Last: all of the section's problems shall be found before it may be missing.
+    remote(section, section, Kind::OtlpGrpc(settings), backends, Vec::new())
+}
+
+/// `name`: what requests call the peer unless `authority` says otherwise.
+pub(crate) fn grpc_settings(section: &Section<'_>, name: Option<String>) -> OtlpGrpc {
     let algorithm = section.value("compression", values::choice(GRPC_ALGORITHMS));
-    let kind = OtlpGrpc {
+    let authority = section.read("authority", |text| match text.parse::<Authority>() {
+        Ok(_) if !text.contains('@') => Ok(text.to_owned()),
+        _ => Err("must be a host, with or without a port".to_owned()),
+    });
+    OtlpGrpc {
         compression: Compression { algorithm, level: None },
         timeout: attempt_timeout(section),
         headers: headers::read(section),
         connections: connections(section.count("connections", 1..=1024)),
         keepalive: keepalive(&section.block("keepalive", &KEEPALIVE)),
-        authority: section.read("authority", |text| match text.parse::<Authority>() {
-            Ok(_) if !text.contains('@') => Ok(text.to_owned()),
-            _ => Err("must be a host, with or without a port".to_owned()),
-        }),
+        authority: authority.or(name),
         user_agent: user_agent(section),
         request_bytes_max: section.size("request_bytes_max", 1..=1 << 31),
-    };
-    // Last: all of the section's problems shall be found before it may be missing.
-    let list = endpoint.map(|uri| fixed(&address(&uri, 4317))).unwrap_or_default();
-    let is_there = !list.endpoints.is_empty();
-    let made = remote(section, Kind::OtlpGrpc(kind), list, Vec::new());
-    is_there.then_some(made)
+    }
 }
 
 pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
-    section.block("tls", &TLS).flag("insecure");
-    let (urls, signals_missing) = urls(section);
+    let found = http_fleet(section, is_insecure(section));
+    let has_fleet = given(section, &FLEET[1..]);
+    let (urls, signals_missing) = match has_fleet && section.given("endpoint").is_none() {
+        true => (found.as_ref().and_then(nominal_urls), Vec::new()),
+        false => urls(section),
+    };
     let algorithm = section.value("compression", values::choice(HTTP_ALGORITHMS));
     let level = level(&section.block("compression_params", &COMPRESSION_PARAMS), algorithm);
     const ENCODINGS: &[(&str, Encoding)] = &[("proto", Encoding::Proto), ("json", Encoding::Json)];
@@ -223,7 +260,8 @@ pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
         0 => HTTP_CONNECTIONS_DEFAULT,
         conns => conns,
     };
-    let kind = OtlpHttp {
+    let is_nameless = found.as_ref().is_some_and(|found| found.name.is_none());
+    let settings = OtlpHttp {
         encoding: section.value("encoding", values::choice(ENCODINGS)),
         compression: Compression { algorithm, level },
         timeout: attempt_timeout(section),
@@ -233,13 +271,15 @@ pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
         user_agent: user_agent(section),
         request_bytes_max: section.size("request_bytes_max", 1..=1 << 31),
         urls: urls.clone().unwrap_or_default(),
-        authority_of_endpoint: false,
-        addresses: own_addresses(&urls.clone().unwrap_or_default()),
+        authority_of_endpoint: is_nameless && section.given("endpoint").is_none(),
+        addresses: urls.as_ref().filter(|_| !has_fleet).and_then(own_addresses),
     };
-    let list = urls.map(|urls| fixed(&address(&urls[0], 80))).unwrap_or_default();
-    let is_there = !list.endpoints.is_empty();
-    let made = remote(section, Kind::OtlpHttp(kind), list, signals_missing);
-    is_there.then_some(made)
+    let found = match has_fleet {
+        true => found,
+        false => urls.and_then(|urls| Found::at(&address(&urls[0], 80))),
+    };
+    let backends = found.map(|found| guarded(section, found, settings.timeout, false));
+    remote(section, section, Kind::OtlpHttp(settings), backends, signals_missing)
 }
 
 /// `host:port` of a URL.
@@ -248,30 +288,39 @@ fn address(url: &Uri, port_default: u16) -> String {
     format!("{}:{port}", url.host().unwrap_or_default())
 }
 
-fn fixed(address: &str) -> Static {
-    Static::of([address], None).unwrap_or_default()
-}
-
 /// If signals go to different hosts.
 fn own_addresses(urls: &[Uri; 4]) -> Option<[String; 4]> {
     let addresses = urls.each_ref().map(|url| address(url, 80));
     addresses.windows(2).any(|pair| pair[0] != pair[1]).then_some(addresses)
 }
 
-fn remote(section: &Section<'_>, kind: Kind, list: Static, signals_missing: Vec<Signal>) -> Made {
-    let queue = section.block("sending_queue", &delivery::SENDING_QUEUE);
-    Made {
-        kind,
-        backends: Some(Backends::of(list)),
+/// `queue` and `retry` are the sections that have those blocks.
+pub(crate) fn remote(
+    queue: &Section<'_>,
+    retry: &Section<'_>,
+    kind: Kind,
+    backends: Option<Backends>,
+    signals_missing: Vec<Signal>,
+) -> Option<Made> {
+    let queue = queue.block("sending_queue", &delivery::SENDING_QUEUE);
+    let speaks_grpc = matches!(kind, Kind::OtlpGrpc(_));
+    let made = Made {
         queue: delivery::queue(&queue),
-        retry: delivery::retry(&section.block("retry_on_failure", &delivery::RETRY)),
+        retry: delivery::retry(&retry.block("retry_on_failure", &delivery::RETRY), speaks_grpc),
         remote: Some(Remote {
             batch: delivery::queue_batch(&queue),
             waits_for_result: queue.flag("wait_for_result"),
             waits_place: queue.place_of("wait_for_result").clone(),
             signals_missing,
         }),
-    }
+        kind,
+        backends: None,
+    };
+    Some(Made { backends: Some(backends?), ..made })
+}
+
+pub(crate) fn is_insecure(section: &Section<'_>) -> bool {
+    section.block("tls", &TLS).flag("insecure")
 }
 
 fn require_endpoint(section: &Section<'_>) {
@@ -281,16 +330,20 @@ fn require_endpoint(section: &Section<'_>) {
 }
 
 /// The forms a gRPC client of the Collector takes, less those that need TLS or a socket file.
-fn grpc_endpoint(text: &str, insecure: bool) -> Result<Uri, String> {
+fn grpc_endpoint(text: &str, insecure: bool) -> Result<Target, String> {
     let form = "must be host:port or http://host:port";
     let target = match text.split_once("://") {
         Some(("http", target)) => target.strip_suffix('/').unwrap_or(target),
         Some(("https", _)) => return Err(without_tls("begin with https:")),
-        Some(("dns" | "passthrough", target)) => match target.strip_prefix('/') {
-            Some(target) if insecure => target,
-            Some(_) => return Err(without_tls("have no http://")),
-            None => return Err("names a DNS server of its own, which is not supported".into()),
-        },
+        Some(("dns" | "passthrough", _)) if !insecure => {
+            return Err(without_tls("have no http://"));
+        }
+        Some(("dns", target)) if target.contains('@') => return Err(form.into()),
+        Some(("dns", _)) => {
+            let dns = Dns::of_target(text).map_err(|fault| format!("is wrong: {fault}"))?;
+            return Ok(Target::Named(dns));
+        }
+        Some(("passthrough", target)) => target.trim_start_matches('/'),
         Some(("unix" | "unix-abstract", _)) => {
             return Err("is a unix socket, and those are not supported yet".into());
         }
@@ -305,8 +358,7 @@ fn grpc_endpoint(text: &str, insecure: bool) -> Result<Uri, String> {
     if authority.port_u16().is_none() {
         return Err(format!("needs a port: OTLP/gRPC usually has 4317, \"{authority}\" has none"));
     }
-    let uri = Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
-    uri.map_err(|_| form.to_owned())
+    Ok(Target::At(authority.to_string()))
 }
 
 fn without_tls(reason: &str) -> String {
@@ -316,16 +368,8 @@ fn without_tls(reason: &str) -> String {
     )
 }
 
-/// No texts of an endpoint in messages where it may hold a password.
-fn authority(text: &str) -> Option<Authority> {
-    text.parse::<Authority>()
-        .ok()
-        .filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
-}
-
 /// URLs by signal, and the signals that have none. `None`: there is not one to use.
 fn urls(section: &Section<'_>) -> (Option<[Uri; 4]>, Vec<Signal>) {
-    const PATHS: [&str; 4] = ["v1/traces", "v1/metrics", "v1/logs", "v1development/profiles"];
     let base = section.read("endpoint", url);
     let own = Signal::ALL.map(|signal| {
         let name = match signal {
@@ -371,12 +415,24 @@ fn under(base: &Uri, path: &str) -> Option<Uri> {
     Uri::builder().scheme("http").authority(authority).path_and_query(path).build().ok()
 }
 
+/// For endpoints that share no URL: paths are what counts of these, and the host if all of them
+/// are addresses of one name.
+fn nominal_urls(found: &Found) -> Option<[Uri; 4]> {
+    let host = found.name.as_deref().unwrap_or("endpoint");
+    let base: Uri = format!("http://{host}").parse().ok()?;
+    Some(PATHS.map(|path| under(&base, path).unwrap_or_default()))
+}
+
 /// The Collector takes 0 as "wait for ever"; one attempt that never ends would hold its batch.
 fn attempt_timeout(section: &Section<'_>) -> Duration {
-    section.value("timeout", |text| match values::duration(text)? {
+    section.value("timeout", attempt)
+}
+
+pub(crate) fn attempt(text: &str) -> Result<Duration, String> {
+    match values::duration(text)? {
         Duration::ZERO => Err("must be longer than zero: an attempt has to end".to_owned()),
         timeout => Ok(timeout),
-    })
+    }
 }
 
 fn connections(count: u64) -> usize {

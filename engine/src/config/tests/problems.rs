@@ -102,7 +102,6 @@ fn what_the_collector_has_and_forebay_has_not_says_what_to_do() {
             "auth is not supported & headers.authorization",
         ],
     );
-    refuses("exporters: {loadbalancing: {}}", &["unknown exporter type \"loadbalancing\" & fleet"]);
     refuses(
         "processors: {transform: {}}",
         &["unknown processor type \"transform\" & batch, queue_batch"],

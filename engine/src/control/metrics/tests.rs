@@ -1,0 +1,62 @@
+//! `docs/metrics.md` lists what the metrics page has: its table is written from a page.
+//!
+//! With `FOREBAY_WRITE_DOCS=1` the table is written anew.
+
+use std::fs;
+use std::time::Instant;
+
+use forebay_exporters::discovery::Watcher;
+
+use super::*;
+use crate::control::tests::{FLEETS, METRICS_PAGE, view};
+use crate::ledger::Transport;
+
+const HEADING: &str = "## Every metric\n";
+
+/// A row for each family of a page on which each has a sample.
+fn rows() -> String {
+    let view = view(FLEETS);
+    for signal in Signal::ALL {
+        let door = view.ledger.shards[0].door(0, Transport::Grpc, signal);
+        door.received_items.add(1);
+        door.requests[0].add(1);
+    }
+    let discovery = view.plan.destinations[1].backends.discovery.clone();
+    view.discovered[1].note(Instant::now(), Watcher::new(discovery).status());
+    let found = forebay_exporters::discovery::fixed::Static::of(["d:1"], None);
+    view.clusters[1].apply(Instant::now(), &found.expect("an address").endpoints);
+    let page = render(&view);
+    let mut rows = String::from("| name | kind | labels | meaning |\n| --- | --- | --- | --- |\n");
+    for family in page.split("# HELP ").skip(1) {
+        let (head, samples) = family.split_once('\n').expect("a line of help");
+        let (name, help) = head.split_once(' ').expect("a name and a text");
+        let (kind, samples) = samples.split_once('\n').expect("a line with the kind");
+        let kind = kind.rsplit(' ').next().expect("a word");
+        let sample = samples.lines().next();
+        let sample = sample.unwrap_or_else(|| panic!("{name} has no sample, so no labels"));
+        let labels: Vec<String> = labels(sample).map(|label| format!("`{label}`")).collect();
+        let labels = labels.join(", ");
+        rows.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+    }
+    rows
+}
+
+/// The names of a sample's labels; their values hold no quotes here.
+fn labels(sample: &str) -> impl Iterator<Item = &str> {
+    let within = sample.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'));
+    let within = within.map_or("", |(within, _)| within);
+    within.split("\",").filter_map(|label| Some(label.split_once('=')?.0))
+}
+
+#[test]
+fn the_page_of_metrics_lists_every_family_with_its_labels_and_no_other() {
+    let read = || fs::read_to_string(METRICS_PAGE).expect("the page is part of the repository");
+    let page = read();
+    let (prose, _) = page.split_once(HEADING).expect("the heading is there");
+    let wanted = format!("{prose}{HEADING}\n{}", rows());
+    if std::env::var_os("FOREBAY_WRITE_DOCS").is_some() {
+        fs::write(METRICS_PAGE, &wanted).expect("the page can be written");
+    }
+    assert!(read() == wanted, "docs/metrics.md is not as the page has it: write it anew");
+    assert!(wanted.contains("| `forebay_endpoint_state` | gauge | `exporter`, `address` |"));
+}
