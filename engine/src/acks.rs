@@ -173,6 +173,13 @@ impl Verdict {
         }
     }
 
+    /// Adds that items were refused for good, and are kept as dead letters.
+    pub fn add_kept(&mut self, refuser: &str, items: u64, why: &str, keeper: &str) {
+        let remark =
+            format!("{refuser} refused {items} items for good ({why}): they are kept at {keeper}");
+        self.merge(&Verdict { remark: Some(remark), ..Verdict::default() });
+    }
+
     /// Adds what one destination said of a batch. `alone`: the batch is this one request.
     pub fn add(&mut self, destination: &str, outcome: &Outcome, batch_items: u64, alone: bool) {
         match outcome {

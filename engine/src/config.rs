@@ -2,13 +2,15 @@
 //!
 //! Sources are read, merged and expanded to one tree (`tree`, `merge`, `expand`), sections are
 //! read against the declarations of their keys (`section`, `keys`), and pipelines are wired
-//! (`assemble`). One reading finds all mistakes, each with its place and what to do.
+//! (`wiring`, `assemble`). One reading finds all mistakes, each with its place and what to do.
 //!
 //! Always
 //! - What is not understood is refused or warned of, never passed over.
 //! - No message and no printed configuration shows a header's value or another secret.
 
 mod assemble;
+mod connectors;
+mod draft;
 mod engine;
 mod expand;
 mod exporters;
@@ -24,6 +26,7 @@ mod section;
 mod service;
 mod tree;
 mod values;
+mod wiring;
 
 use std::fs::File;
 use std::io::Read;
@@ -99,11 +102,12 @@ pub fn load(sources: &[Source], sets: &[String]) -> Result<Loaded, Vec<Problem>>
 }
 
 /// What a configuration may name, by class and in the order of a file.
-pub fn component_kinds() -> [(&'static str, &'static [&'static str]); 4] {
+pub fn component_kinds() -> [(&'static str, &'static [&'static str]); 5] {
     [
         ("receivers", &receivers::KINDS),
         ("processors", &processors::KINDS),
         ("exporters", &exporters::KINDS),
+        ("connectors", &connectors::KINDS),
         ("extensions", &service::EXTENSION_KINDS),
     ]
 }

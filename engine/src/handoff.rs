@@ -2,8 +2,9 @@
 //!
 //! There: each destination has a lane on each exporter core, an `ArrayQueue` behind
 //! `Lane::offer`. A lane that is full gives the batch back, and the receiver keeps it in its
-//! [`Outbox`]; while anything waits there the door is closed for the pipelines concerned, so an
-//! outbox holds no more than one turn's batches. Back: one queue per receiver core.
+//! [`Outbox`]; while anything waits there, or the destination has all that it may have of this
+//! core's memory, the door is closed for the pipelines concerned, so an outbox holds no more than
+//! one turn's batches. Back: one queue per receiver core.
 //!
 //! Always
 //! - A full queue is backpressure, never a drop.
@@ -79,16 +80,39 @@ pub struct Outbox {
     /// The lane that is tried first: receivers prefer different ones.
     first: usize,
     waiting: VecDeque<Arc<Batch>>,
+    /// Of this core's batches, what the destination has and has not settled.
+    held_bytes: u64,
+    /// How much of them it may have; one batch is always taken.
+    quota_bytes: Option<u64>,
 }
 
 impl Outbox {
-    pub fn new(lanes: Vec<Arc<Lane>>, receiver: usize) -> Outbox {
+    pub fn new(lanes: Vec<Arc<Lane>>, receiver: usize, quota_bytes: Option<u64>) -> Outbox {
         let first = receiver % lanes.len().max(1);
-        Outbox { lanes, first, waiting: VecDeque::new() }
+        Outbox { lanes, first, waiting: VecDeque::new(), held_bytes: 0, quota_bytes }
     }
 
+    /// Takes a batch, which waits if there is no room for it.
     pub fn push(&mut self, batch: Arc<Batch>) {
+        self.held_bytes += batch.bytes;
         self.waiting.push_back(batch);
+    }
+
+    /// Takes a batch if there is room for it now, for one that has nothing to wait for here.
+    pub fn push_if_room(&mut self, batch: Arc<Batch>) -> Result<(), Arc<Batch>> {
+        let bytes = batch.bytes;
+        let is_over = |quota: u64| self.held_bytes > 0 && self.held_bytes + bytes > quota;
+        if !self.waiting.is_empty() || self.quota_bytes.is_some_and(is_over) {
+            return Err(batch);
+        }
+        self.offer(batch)?;
+        self.held_bytes += bytes;
+        Ok(())
+    }
+
+    /// A batch, or what was left of it, has come back.
+    pub fn settled(&mut self, bytes: u64) {
+        self.held_bytes -= bytes;
     }
 
     /// Offers what waits until every lane is full.
@@ -104,6 +128,21 @@ impl Outbox {
     /// Whether something waits: no lane has room.
     pub fn is_blocked(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Whether the destination should get no more for now.
+    pub fn is_full(&self) -> bool {
+        self.is_blocked() || self.quota_bytes.is_some_and(|quota| self.held_bytes >= quota)
+    }
+
+    /// Whether its lanes hold more than half of what they may.
+    pub fn is_half_full(&self) -> bool {
+        let lanes = self.lanes.iter().map(|lane| lane.stats().snapshot());
+        let (held, room) = lanes.fold((0, 0), |(held, room), lane| {
+            (held + lane.queue_batches, room + lane.queue_capacity)
+        });
+        2 * held > room
+            || self.quota_bytes.is_some_and(|quota| u128::from(self.held_bytes) * 2 > quota.into())
     }
 
     /// Takes all that was never offered, when the process ends.

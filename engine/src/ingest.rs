@@ -8,9 +8,11 @@
 //! - Overload is always retryable and says when to come back.
 //! - What is refused costs no more than reading it.
 
+pub mod admission;
 pub mod answers;
 pub mod process;
 pub mod route;
+pub mod routing;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,11 +26,12 @@ use forebay_codec::json::{JsonReason, json_to_proto};
 use forebay_codec::mend::{Mended, Unmendable, check_or_mend};
 use forebay_codec::signal::Signal;
 use forebay_codec::status::PartialSuccess;
+use forebay_net::fields::Fields;
 use forebay_net::grpc;
 use forebay_net::request::{Admitted, Answer, Door, Head, Protocol, Refusal, Request, Trouble};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderName, StatusCode};
 
+use self::admission::{Obstacle, Standing};
 use self::answers::{Form, Problem, Shape};
 use self::process::{KEPT_REQUEST_BYTES, Parts, Processors};
 use self::route::{Route, Way, route};
@@ -37,8 +40,6 @@ use crate::config::plan::Plan;
 use crate::ledger::{Ledger, RefuseReason, RequestEnd, ShardLedger, Transport};
 use crate::services::{self, Method, Services};
 
-/// What an open request costs beside its body: its head and its stream.
-const OPEN_REQUEST_BYTES: usize = 1024;
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -51,8 +52,8 @@ pub struct Ingest {
     /// Pipelines by receiver and signal.
     pipelines: Vec<[Rc<[usize]>; 4]>,
     processors: Processors,
-    /// By pipeline: whether a destination's queue is full.
-    pub blocked: Vec<bool>,
+    /// By pipeline: whether its destinations take more.
+    pub standings: Vec<Standing>,
     pub draining: bool,
     pub services: Services,
     pub requests_in_flight: usize,
@@ -60,6 +61,9 @@ pub struct Ingest {
     pub retry_delay: Duration,
     jitter: u64,
     warned_strindex: bool,
+    /// Headers that are read once a request is complete.
+    kept_names: Vec<HeaderName>,
+    read_names: &'static [HeaderName],
 }
 
 /// A request that was read to its last byte.
@@ -72,10 +76,8 @@ pub struct Taken {
 
 /// Items that have a place.
 pub struct TakenItems {
-    /// How many were accepted; those that no part holds were filtered.
-    pub count: u64,
     /// What is left of it for each pipeline, with its share of the budget. None: all of it was
-    /// filtered.
+    /// filtered, or is unrouted.
     pub parts: Parts,
     pub route: Route,
     /// For how long a gRPC client waits, if it said so.
@@ -95,7 +97,7 @@ impl Ingest {
             (0..receivers).map(|r| Signal::ALL.map(|signal| serving(r, signal))).collect();
         Ingest {
             budget: Budget::new(plan.engine.memory_budget_bytes),
-            blocked: vec![false; plan.pipelines.len()],
+            standings: vec![Standing::Open; plan.pipelines.len()],
             pipelines,
             processors: Processors::new(&plan),
             decompressor: Decompressor::new(),
@@ -105,6 +107,8 @@ impl Ingest {
             retry_delay: Duration::from_secs(1),
             jitter: 0x9e37_79b9_7f4a_7c15 ^ (shard as u64 + 1),
             warned_strindex: false,
+            kept_names: admission::kept_names(&plan),
+            read_names: admission::read_names(&plan),
             plan,
             ledger,
             shard,
@@ -119,6 +123,15 @@ impl Ingest {
 
     pub fn rows(&self) -> &ShardLedger {
         &self.ledger.shards[self.shard]
+    }
+
+    /// Items that were in no row of a routing, since [`Ingest::told_unrouted`].
+    pub fn unrouted_untold(&self) -> u64 {
+        self.processors.unrouted_untold
+    }
+
+    pub fn told_unrouted(&mut self) {
+        self.processors.unrouted_untold = 0;
     }
 
     /// Counts how a request ended.
@@ -138,7 +151,8 @@ impl Ingest {
         let mut reserved = request.reserved;
         let timeout = request.head.headers.get(&GRPC_TIMEOUT);
         let timeout = timeout.and_then(|value| grpc::timeout(value.to_str().ok()?));
-        let outcome = self.read(&route, request, &mut reserved);
+        let (headers, body) = (request.head.headers, request.body);
+        let outcome = self.read(&route, body, &mut reserved);
         let Mended { checked, items_refused, parts_refused, texts_replaced } = match outcome {
             Ok(mended) => mended,
             Err(problem) => {
@@ -156,16 +170,16 @@ impl Ingest {
             self.budget.give_back(reserved);
             return Ok(Taken { items: None, partial });
         }
-        let refused = match self.obstacle(&route) {
-            Some(reason) => (reason, self.overloaded(route.shape(), reason)),
-            None => match self.process(&route, checked, &mut reserved) {
+        let refused = match self.obstacle(&route, &headers) {
+            Some(obstacle) => (obstacle.reason, self.turned_away(&route, obstacle)),
+            None => match self.process(&route, &headers, checked, &mut reserved) {
                 Ok(parts) => {
                     self.door_row(&route).accepted_items.add(items);
-                    self.processors.count(self.rows());
-                    let items = TakenItems { count: items, parts, route, timeout };
+                    self.processors.count(&self.ledger.shards[self.shard]);
+                    let items = TakenItems { parts, route, timeout };
                     return Ok(Taken { items: Some(items), partial });
                 }
-                Err(problem) => (RefuseReason::Memory, problem),
+                Err(refused) => refused,
             },
         };
         let (reason, problem) = refused;
@@ -177,7 +191,7 @@ impl Ingest {
     /// Whether a request that another core let in has room here, too; then it is reserved.
     pub fn has_room_for(&mut self, request: &Request) -> bool {
         let route = Route::unpack(request.tag);
-        self.obstacle(&route).is_none()
+        self.obstacle(&route, &request.head.headers).is_none()
             && self.requests_in_flight < self.plan.engine.limits.requests_max
             && self.budget.take(request.reserved)
     }
@@ -187,37 +201,42 @@ impl Ingest {
     fn process(
         &mut self,
         route: &Route,
+        headers: &Fields,
         checked: Checked,
         reserved: &mut usize,
-    ) -> Result<Parts, Problem> {
+    ) -> Result<Parts, (RefuseReason, Problem)> {
         let receiver = self.plan.listeners[usize::from(route.listener)].receiver;
         let pipelines = &self.pipelines[usize::from(receiver)][route.signal.index()];
         let bytes_max = self.budget.bytes_max().saturating_sub(KEPT_REQUEST_BYTES);
-        let too_large = || Problem::too_large(route.shape(), bytes_max);
-        let processed = self.processors.run(pipelines, checked, bytes_max);
+        let too_large = || (RefuseReason::Memory, Problem::too_large(route.shape(), bytes_max));
+        let processed = self.processors.run(pipelines, checked, headers, bytes_max);
         let processed = processed.map_err(|TooLarge| too_large())?;
         let kept = processed.reserved_bytes();
         if kept > self.budget.bytes_max() {
             return Err(too_large());
         }
-        match self.reserve_exactly(kept, reserved) {
-            true => Ok(processed.into_parts()),
-            false => Err(self.overloaded(route.shape(), RefuseReason::Memory)),
-        }
+        // A routing may have led somewhere that the door could not know of.
+        let obstacle = processed.pipelines().find_map(|p| self.standings[p].obstacle());
+        let obstacle = match obstacle {
+            None if self.reserve_exactly(kept, reserved) => return Ok(processed.into_parts()),
+            None => Obstacle::of(RefuseReason::Memory),
+            Some(obstacle) => obstacle,
+        };
+        Err((obstacle.reason, self.turned_away(route, obstacle)))
     }
 
     fn read(
         &mut self,
         route: &Route,
-        request: Request,
+        body: Bytes,
         reserved: &mut usize,
     ) -> Result<Mended, Problem> {
         let shape = route.shape();
         let bytes_max = self.bytes_max(route);
         let body = match route.transport {
-            Transport::Http => self.decompress(route, route.encoding, request.body, bytes_max)?,
+            Transport::Http => self.decompress(route, route.encoding, body, bytes_max)?,
             Transport::Grpc => {
-                let (compressed, message) = grpc::unframe(request.body)
+                let (compressed, message) = grpc::unframe(body)
                     .map_err(|error| Problem::grpc(grpc::code::INTERNAL, error.to_string()))?;
                 match (compressed, route.encoding) {
                     (false, _) => message,
@@ -241,7 +260,7 @@ impl Ingest {
             }
             Form::Json | Form::Urlencoded => self.json_as_proto(route, &body, bytes_max)?,
         };
-        self.keep(body.len(), shape, reserved)?;
+        self.keep(body.len(), route, reserved)?;
         let received_bytes = body.len();
         let policy = self.plan.engine.invalid_utf8;
         let mended =
@@ -250,20 +269,21 @@ impl Ingest {
                 Unmendable::Malformed(error) => Problem::invalid(shape, error.to_string()),
             })?;
         if mended.checked.bytes().len() != received_bytes {
-            self.keep(mended.checked.bytes().len(), shape, reserved)?;
+            self.keep(mended.checked.bytes().len(), route, reserved)?;
         }
         self.warn_of_strindex(&mended.checked);
         Ok(mended)
     }
 
     /// Reserves what a request of so many bytes takes until it has been delivered.
-    fn keep(&mut self, bytes: usize, shape: Shape, reserved: &mut usize) -> Result<(), Problem> {
+    fn keep(&mut self, bytes: usize, route: &Route, reserved: &mut usize) -> Result<(), Problem> {
         let kept = bytes + KEPT_REQUEST_BYTES;
-        if kept > self.budget.bytes_max() {
-            return Err(Problem::too_large(shape, self.budget.bytes_max() - KEPT_REQUEST_BYTES));
+        let bytes_max = self.budget.bytes_max();
+        if kept > bytes_max {
+            return Err(Problem::too_large(route.shape(), bytes_max - KEPT_REQUEST_BYTES));
         }
         if !self.reserve_exactly(kept, reserved) {
-            return Err(self.overloaded(shape, RefuseReason::Memory));
+            return Err(self.turned_away(route, Obstacle::of(RefuseReason::Memory)));
         }
         Ok(())
     }
@@ -322,29 +342,6 @@ impl Ingest {
         }
     }
 
-    /// Why no more is taken for this route just now.
-    fn obstacle(&self, route: &Route) -> Option<RefuseReason> {
-        if self.draining {
-            return Some(RefuseReason::Draining);
-        }
-        if self.pipelines(route).iter().any(|pipeline| self.blocked[*pipeline]) {
-            return Some(RefuseReason::QueueFull);
-        }
-        None
-    }
-
-    /// The signals that some route takes requests of just now: a bit each.
-    pub fn open_signals(&self) -> u8 {
-        let is_open = |pipelines: &Rc<[usize]>| {
-            !pipelines.is_empty() && !pipelines.iter().any(|pipeline| self.blocked[*pipeline])
-        };
-        let has_open = |signal: &Signal| {
-            self.pipelines.iter().any(|by_signal| is_open(&by_signal[signal.index()]))
-        };
-        let open = Signal::ALL.into_iter().filter(|signal| !self.draining && has_open(signal));
-        open.fold(0, |bits, signal| bits | 1 << signal.index())
-    }
-
     /// Lets in a call of a service beside OTLP.
     fn admit_call(&mut self, method: Method, head: &mut Head) -> Result<Admitted, Answer> {
         if !self.services.has(method) {
@@ -354,7 +351,7 @@ impl Ingest {
         }
         let shape = Shape { transport: Transport::Grpc, form: Form::Proto };
         let (listener, streamed) = (head.listener, method.is_streamed());
-        let reserved = keep_what_is_needed(head);
+        let reserved = self.keep_what_is_needed(head);
         let obstacle = match self.draining && streamed {
             true => Some(RefuseReason::Draining),
             false => (!self.budget.take(reserved)).then_some(RefuseReason::Memory),
@@ -365,29 +362,6 @@ impl Ingest {
         }
         let body_bytes_max = services::BODY_BYTES_MAX;
         Ok(Admitted { body_bytes_max, streamed, tag: method.pack(listener), reserved })
-    }
-
-    /// A refusal with a delay that no two clients share.
-    pub fn overloaded(&mut self, shape: Shape, reason: RefuseReason) -> Problem {
-        let message = match reason {
-            RefuseReason::Memory => "the memory budget of this core is used up: try again",
-            RefuseReason::QueueFull => "a destination's queue is full: try again",
-            RefuseReason::Draining => "this node is about to stop: try again",
-            RefuseReason::Requests => "too many requests are in flight: try again",
-            RefuseReason::InvalidUtf8 => unreachable!("to try that again never helps"),
-        };
-        let delay = self.delay();
-        Problem::overloaded(shape, message, delay)
-    }
-
-    /// `retry_delay` times 0.75 to 1.5.
-    pub fn delay(&mut self) -> Duration {
-        // xorshift64: spread, not secrecy.
-        self.jitter ^= self.jitter << 13;
-        self.jitter ^= self.jitter >> 7;
-        self.jitter ^= self.jitter << 17;
-        let factor = 0.75 + 0.75 * (self.jitter % 1024) as f64 / 1024.0;
-        self.retry_delay.mul_f64(factor)
     }
 
     fn warn_of_strindex(&mut self, checked: &Checked) {
@@ -416,22 +390,16 @@ impl Door for Ingest {
         };
         let bytes_max = self.bytes_max(&route);
         let announced = head.content_length.unwrap_or(0).min(bytes_max as u64) as usize;
-        let obstacle = match self.obstacle(&route) {
-            Some(obstacle) => Some(obstacle),
-            None if self.requests_in_flight >= self.plan.engine.limits.requests_max => {
-                Some(RefuseReason::Requests)
-            }
-            None if !self.budget.has_room(announced) => Some(RefuseReason::Memory),
-            None => None,
-        };
-        if let Some(reason) = obstacle {
+        let obstacle = self.obstacle(&route, &head.headers);
+        let obstacle = obstacle.or_else(|| self.shortage(&route, &head.headers, announced));
+        if let Some(obstacle) = obstacle {
             self.count(&route, RequestEnd::Overloaded);
-            return Err(self.overloaded(route.shape(), reason).answer());
+            return Err(self.turned_away(&route, obstacle).answer());
         }
-        let reserved = keep_what_is_needed(head);
+        let reserved = self.keep_what_is_needed(head);
         if !self.budget.take(reserved) {
             self.count(&route, RequestEnd::Overloaded);
-            return Err(self.overloaded(route.shape(), RefuseReason::Memory).answer());
+            return Err(self.turned_away(&route, Obstacle::of(RefuseReason::Memory)).answer());
         }
         let framing = if route.transport == Transport::Grpc { grpc::PREFIX_BYTES } else { 0 };
         let (body_bytes_max, tag) = (bytes_max + framing, route.pack());
@@ -485,23 +453,12 @@ impl Door for Ingest {
     }
 
     fn read_names(&self) -> Option<&'static [HeaderName]> {
-        static READ: [HeaderName; 4] =
-            [CONTENT_TYPE, CONTENT_ENCODING, GRPC_ENCODING, GRPC_TIMEOUT];
-        Some(&READ)
+        Some(self.read_names)
     }
 
     fn trouble(&mut self, trouble: Trouble) {
         self.rows().troubles[trouble as usize].add(1);
     }
-}
-
-/// Takes out of the head what no answer and no batch will need, and says what the rest, with the
-/// state that a protocol keeps for an open request, is charged at the budget.
-fn keep_what_is_needed(head: &mut Head) -> usize {
-    static NEEDED: [HeaderName; 2] = [CONTENT_TYPE, GRPC_TIMEOUT];
-    head.headers.keep(&NEEDED);
-    head.path = Arc::default();
-    OPEN_REQUEST_BYTES + head.headers.iter().map(|(_, value)| value.len()).sum::<usize>()
 }
 
 /// What a sender hears whose request was taken but for items with text that is not UTF-8.

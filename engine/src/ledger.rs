@@ -1,10 +1,12 @@
 //! The ledger: where every item is, at every instant.
 //!
 //! `received = refused(reason) + accepted` for each receiver, transport and signal, and for each
-//! pipeline and destination `accepted = filtered + delivered + dropped(reason) + in flight`, where
-//! what is filtered was dropped on purpose, by a processor of the pipeline. Each shard writes
-//! rows of its own, so that counting needs no lock; whoever reads adds them up. While items move
-//! a reader may see a row between two of its counts; at rest the sums are exact.
+//! pipeline and destination `accepted + taken over = filtered + delivered + dropped(reason) +
+//! passed on + in flight`, where what is filtered was dropped on purpose, by a processor of the
+//! pipeline. What comes to an output is entered for its first destination; another that takes it
+//! takes it over from there. What is routed to another pipeline is accepted there. Each shard
+//! writes rows of its own, so that counting needs no lock; whoever reads adds them up. While items
+//! move a reader may see a row between two of its counts; at rest the sums are exact.
 //!
 //! The in-flight gauges are kept by the batches themselves, not derived from the other counts: so
 //! [`Totals::is_balanced`] can fail, and would tell of an item that was lost.
@@ -12,111 +14,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay_codec::signal::Signal;
-use forebay_exporters::batch::DropReason;
 use forebay_net::request::Trouble;
 
-use crate::config::plan::Plan;
+use crate::config::plan::{Output, Pipeline, Plan};
 
-/// How a receiver was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    Grpc,
-    Http,
-}
+mod names;
+mod print;
 
-impl Transport {
-    pub const ALL: [Transport; 2] = [Transport::Grpc, Transport::Http];
-
-    /// The label's value in the Collector's metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Transport::Grpc => "grpc",
-            Transport::Http => "http",
-        }
-    }
-}
-
-/// Why items that came were not taken. The client was told so, and still has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefuseReason {
-    /// The memory budget of the receiver core has no room.
-    Memory,
-    /// A destination's queue has no room.
-    QueueFull,
-    /// The process is about to stop.
-    Draining,
-    /// More requests in flight than `engine.limits.requests_max`.
-    Requests,
-    /// Text that is not UTF-8, where `engine.invalid_utf8` is `refuse_item`: a partial success.
-    InvalidUtf8,
-}
-
-impl RefuseReason {
-    pub const ALL: [RefuseReason; 5] = [
-        RefuseReason::Memory,
-        RefuseReason::QueueFull,
-        RefuseReason::Draining,
-        RefuseReason::Requests,
-        RefuseReason::InvalidUtf8,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            RefuseReason::Memory => "memory_budget",
-            RefuseReason::QueueFull => "queue_full",
-            RefuseReason::Draining => "draining",
-            RefuseReason::Requests => "requests_in_flight",
-            RefuseReason::InvalidUtf8 => "invalid_utf8",
-        }
-    }
-}
-
-/// How requests ended, whatever they held. A request that is refused before it is read has no
-/// items that anybody could count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestEnd {
-    /// Answered with success.
-    Ok,
-    /// Refused for now: come back later.
-    Overloaded,
-    /// Not OTLP, or not well-formed.
-    Invalid,
-    TooLarge,
-    /// A path, method or content type that nobody serves.
-    Unserved,
-    /// A stalled or malformed header or body, answered by the protocol itself.
-    Malformed,
-    /// The client left before its request was complete.
-    Abandoned,
-    /// Accepted, but a destination refused it for good (`delivered` acks).
-    Failed,
-}
-
-impl RequestEnd {
-    pub const ALL: [RequestEnd; 8] = [
-        RequestEnd::Ok,
-        RequestEnd::Overloaded,
-        RequestEnd::Invalid,
-        RequestEnd::TooLarge,
-        RequestEnd::Unserved,
-        RequestEnd::Malformed,
-        RequestEnd::Abandoned,
-        RequestEnd::Failed,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            RequestEnd::Ok => "ok",
-            RequestEnd::Overloaded => "overloaded",
-            RequestEnd::Invalid => "invalid",
-            RequestEnd::TooLarge => "too_large",
-            RequestEnd::Unserved => "unserved",
-            RequestEnd::Malformed => "malformed",
-            RequestEnd::Abandoned => "abandoned",
-            RequestEnd::Failed => "failed",
-        }
-    }
-}
+pub use names::{LOSSES, MIRROR_FULL, PassReason, RefuseReason, RequestEnd, Transport, loss_names};
 
 /// A count with one writer.
 #[derive(Debug, Default)]
@@ -149,17 +54,55 @@ pub struct DoorRow {
     pub accepted_items: Count,
     pub refused_items: [Count; RefuseReason::ALL.len()],
     pub requests: [Count; RequestEnd::ALL.len()],
+    /// Requests sent away for now, whether or not their items were counted by then.
+    pub refused_requests: [Count; RefuseReason::ALL.len()],
     /// Texts that were not UTF-8, and in which bad bytes were replaced.
     pub replaced_texts: Count,
+}
+
+/// One pipeline, on one shard.
+#[derive(Debug, Default)]
+pub struct PipelineRow {
+    /// From receivers, and from routings.
+    pub accepted_items: Count,
+    /// By routing.
+    pub routings: Vec<RoutingRow>,
+}
+
+/// One routing of a pipeline, on one shard.
+#[derive(Debug, Default)]
+pub struct RoutingRow {
+    /// By row; the last is the default's.
+    pub routed_items: Vec<Count>,
+    /// What no row had, and no default took.
+    pub unrouted_items: Count,
 }
 
 /// One pipeline and destination, on one shard.
 #[derive(Debug, Default)]
 pub struct RouteRow {
     pub accepted_items: Count,
+    pub taken_over_items: Count,
     pub delivered_items: Count,
-    pub dropped_items: [Count; DropReason::ALL.len()],
+    pub dropped_items: [Count; LOSSES],
+    pub passed_on_items: [Count; PassReason::ALL.len()],
     pub in_flight_items: Count,
+}
+
+impl RouteRow {
+    /// Items under way here go on to `other`.
+    pub fn pass_on(&self, other: &RouteRow, items: u64, why: PassReason) {
+        self.in_flight_items.subtract(items);
+        self.passed_on_items[why as usize].add(items);
+        other.taken_over_items.add(items);
+        other.in_flight_items.add(items);
+    }
+
+    /// Items under way are lost.
+    pub fn lose(&self, items: u64, loss: usize) {
+        self.in_flight_items.subtract(items);
+        self.dropped_items[loss].add(items);
+    }
 }
 
 /// One processor in one pipeline, on one shard.
@@ -175,6 +118,7 @@ pub struct ProcessorRow {
 #[repr(align(128))]
 pub struct ShardLedger {
     doors: Vec<DoorRow>,
+    pipelines: Vec<PipelineRow>,
     routes: Vec<Vec<RouteRow>>,
     processors: Vec<Vec<ProcessorRow>>,
     /// Requests that ended before anybody knew which signal they were for.
@@ -189,6 +133,7 @@ impl ShardLedger {
         let doors = receivers * Transport::ALL.len() * Signal::ALL.len();
         ShardLedger {
             doors: (0..doors).map(|_| DoorRow::default()).collect(),
+            pipelines: plan.pipelines.iter().map(pipeline_row).collect(),
             routes: plan
                 .pipelines
                 .iter()
@@ -222,9 +167,18 @@ impl ShardLedger {
         &self.processors[pipeline][place]
     }
 
-    pub fn routes(&self, pipeline: usize) -> &[RouteRow] {
-        &self.routes[pipeline]
+    pub fn pipeline(&self, pipeline: usize) -> &PipelineRow {
+        &self.pipelines[pipeline]
     }
+}
+
+fn pipeline_row(pipeline: &Pipeline) -> PipelineRow {
+    let routing = |routing: &crate::config::plan::Routing| RoutingRow {
+        routed_items: (0..=routing.rows.len()).map(|_| Count::default()).collect(),
+        unrouted_items: Count::default(),
+    };
+    let routings = pipeline.routings.iter().map(routing).collect();
+    PipelineRow { accepted_items: Count::default(), routings }
 }
 
 /// All shards' rows, and what they are called.
@@ -245,6 +199,7 @@ pub struct DoorTotal {
     pub accepted_items: u64,
     pub refused_items: [u64; RefuseReason::ALL.len()],
     pub requests: [u64; RequestEnd::ALL.len()],
+    pub refused_requests: [u64; RefuseReason::ALL.len()],
     pub replaced_texts: u64,
 }
 
@@ -255,11 +210,24 @@ pub struct RouteTotal {
     pub signal: Signal,
     pub destination: String,
     pub accepted_items: u64,
-    /// Dropped on purpose, by all of the pipeline's processors.
+    pub taken_over_items: u64,
+    /// Dropped on purpose, by all of the pipeline's processors; none where the destination only
+    /// takes over, or gets copies.
     pub filtered_items: u64,
     pub delivered_items: u64,
-    pub dropped_items: [u64; DropReason::ALL.len()],
+    pub dropped_items: [u64; LOSSES],
+    pub passed_on_items: [u64; PassReason::ALL.len()],
     pub in_flight_items: u64,
+}
+
+/// The sums of one routing of a pipeline.
+#[derive(Clone, Debug)]
+pub struct RoutingTotal {
+    pub pipeline: String,
+    pub connector: String,
+    /// By row; the last is the default's.
+    pub routed_items: Vec<u64>,
+    pub unrouted_items: u64,
 }
 
 /// The sums of one processor in one pipeline.
@@ -279,6 +247,7 @@ pub struct Totals {
     pub doors: Vec<DoorTotal>,
     pub processors: Vec<ProcessorTotal>,
     pub routes: Vec<RouteTotal>,
+    pub routings: Vec<RoutingTotal>,
     pub unrouted: [u64; RequestEnd::ALL.len()],
     pub troubles: [u64; Trouble::ALL.len()],
     balanced_pipelines: bool,
@@ -296,13 +265,16 @@ impl Ledger {
         let doors = self.door_totals();
         let processors = self.processor_totals(plan);
         let routes = self.route_totals(plan, &processors);
+        let routings = self.routing_totals(plan);
+        let parts = (&doors[..], &processors[..], &routes[..], &routings[..]);
         Totals {
-            balanced_pipelines: self.pipelines_took_what_doors_accepted(plan, &doors, &routes),
+            balanced_pipelines: self.pipelines_are_balanced(plan, parts),
             unrouted: sum_all(self.shards.iter().map(|shard| &shard.unrouted)),
             troubles: sum_all(self.shards.iter().map(|shard| &shard.troubles)),
             doors,
             processors,
             routes,
+            routings,
         }
     }
 
@@ -324,6 +296,7 @@ impl Ledger {
                         accepted_items: rows.iter().map(|row| row.accepted_items.read()).sum(),
                         refused_items: sum_all(rows.iter().map(|row| &row.refused_items)),
                         requests: sum_all(rows.iter().map(|row| &row.requests)),
+                        refused_requests: sum_all(rows.iter().map(|row| &row.refused_requests)),
                         replaced_texts: rows.iter().map(|row| row.replaced_texts.read()).sum(),
                     });
                 }
@@ -354,48 +327,104 @@ impl Ledger {
     fn route_totals(&self, plan: &Plan, processors: &[ProcessorTotal]) -> Vec<RouteTotal> {
         let mut totals = Vec::new();
         for (index, pipeline) in plan.pipelines.iter().enumerate() {
-            let own = processors.iter().filter(|processor| processor.pipeline == pipeline.name);
-            let filtered_items: u64 = own.map(|processor| processor.filtered_items).sum();
+            let filtered_items = filtered_by(pipeline, processors);
             for (place, destination) in pipeline.destinations.iter().enumerate() {
                 let rows: Vec<&RouteRow> =
                     self.shards.iter().map(|shard| shard.route(index, place)).collect();
+                let sum = |of: fn(&RouteRow) -> &Count| rows.iter().map(|row| of(row).read()).sum();
+                let is_first =
+                    pipeline.outputs.iter().any(|way| way.primary() == Some(*destination));
                 totals.push(RouteTotal {
                     pipeline: pipeline.name.clone(),
                     signal: pipeline.signal,
                     destination: plan.destinations[usize::from(*destination)].name.clone(),
-                    accepted_items: rows.iter().map(|row| row.accepted_items.read()).sum(),
-                    filtered_items,
-                    delivered_items: rows.iter().map(|row| row.delivered_items.read()).sum(),
+                    accepted_items: sum(|row| &row.accepted_items),
+                    taken_over_items: sum(|row| &row.taken_over_items),
+                    filtered_items: if is_first { filtered_items } else { 0 },
+                    delivered_items: sum(|row| &row.delivered_items),
                     dropped_items: sum_all(rows.iter().map(|row| &row.dropped_items)),
-                    in_flight_items: rows.iter().map(|row| row.in_flight_items.read()).sum(),
+                    passed_on_items: sum_all(rows.iter().map(|row| &row.passed_on_items)),
+                    in_flight_items: sum(|row| &row.in_flight_items),
                 });
             }
         }
         totals
     }
 
-    fn pipelines_took_what_doors_accepted(
+    fn routing_totals(&self, plan: &Plan) -> Vec<RoutingTotal> {
+        let mut totals = Vec::new();
+        for (index, pipeline) in plan.pipelines.iter().enumerate() {
+            for (place, routing) in pipeline.routings.iter().enumerate() {
+                let rows =
+                    || self.shards.iter().map(|shard| &shard.pipelines[index].routings[place]);
+                let routed =
+                    |row: usize| rows().map(|routing| routing.routed_items[row].read()).sum();
+                totals.push(RoutingTotal {
+                    pipeline: pipeline.name.clone(),
+                    connector: routing.name.clone(),
+                    routed_items: (0..=routing.rows.len()).map(routed).collect(),
+                    unrouted_items: rows().map(|routing| routing.unrouted_items.read()).sum(),
+                });
+            }
+        }
+        totals
+    }
+
+    /// Whether each pipeline took what came to it, from doors and from routings, and gave it to
+    /// each of its outputs; and whether what one destination passed on another has taken over.
+    fn pipelines_are_balanced(
         &self,
         plan: &Plan,
-        doors: &[DoorTotal],
-        routes: &[RouteTotal],
+        (doors, processors, routes, routings): (
+            &[DoorTotal],
+            &[ProcessorTotal],
+            &[RouteTotal],
+            &[RoutingTotal],
+        ),
     ) -> bool {
-        plan.pipelines.iter().all(|pipeline| {
-            let accepted: u64 = doors
-                .iter()
-                .filter(|door| door.signal == pipeline.signal)
-                .filter(|door| {
-                    let names = |r: &u16| self.receivers[usize::from(*r)] == door.receiver;
-                    pipeline.receivers.iter().any(names)
-                })
-                .map(|door| door.accepted_items)
-                .sum();
-            routes
-                .iter()
-                .filter(|route| route.pipeline == pipeline.name)
-                .all(|route| route.accepted_items == accepted)
+        let routed_to = |target: usize| -> u64 {
+            let plans = plan.pipelines.iter().flat_map(|pipeline| &pipeline.routings);
+            let rows = plans.zip(routings).flat_map(|(plan, total)| {
+                let rows = plan.rows.iter().map(|row| &row.pipelines);
+                rows.chain([&plan.otherwise]).zip(&total.routed_items)
+            });
+            rows.filter(|(to, _)| to.contains(&target)).map(|(_, items)| items).sum()
+        };
+        plan.pipelines.iter().enumerate().all(|(index, pipeline)| {
+            let of_own = |door: &&DoorTotal| {
+                let names = |r: &u16| self.receivers[usize::from(*r)] == door.receiver;
+                door.signal == pipeline.signal && pipeline.receivers.iter().any(names)
+            };
+            let came: u64 = doors.iter().filter(of_own).map(|door| door.accepted_items).sum();
+            let accepted: u64 =
+                self.shards.iter().map(|shard| shard.pipelines[index].accepted_items.read()).sum();
+            let own = || routes.iter().filter(|route| route.pipeline == pipeline.name);
+            let row = |destination: &u16| {
+                let place = pipeline.destinations.iter().position(|d| d == destination);
+                place.and_then(|place| own().nth(place))
+            };
+            let is_given = |output: &Output| match output.primary() {
+                Some(first) => row(&first).is_some_and(|row| row.accepted_items == accepted),
+                None => true,
+            };
+            let filtered = filtered_by(pipeline, processors);
+            let is_routed = |routing: &RoutingTotal| {
+                let routed: u64 = routing.routed_items.iter().sum();
+                accepted == filtered + routed + routing.unrouted_items
+            };
+            let passed: u64 = own().flat_map(|route| route.passed_on_items).sum();
+            accepted == came + routed_to(index)
+                && pipeline.outputs.iter().all(is_given)
+                && routings.iter().filter(|r| r.pipeline == pipeline.name).all(is_routed)
+                && passed == own().map(|route| route.taken_over_items).sum::<u64>()
         })
     }
+}
+
+/// What a pipeline's processors dropped on purpose.
+fn filtered_by(pipeline: &Pipeline, processors: &[ProcessorTotal]) -> u64 {
+    let own = processors.iter().filter(|processor| processor.pipeline == pipeline.name);
+    own.map(|processor| processor.filtered_items).sum()
 }
 
 impl Totals {
@@ -407,8 +436,9 @@ impl Totals {
         });
         let routes = self.routes.iter().all(|route| {
             let dropped: u64 = route.dropped_items.iter().sum();
-            let settled = route.filtered_items + route.delivered_items + dropped;
-            route.accepted_items == settled + route.in_flight_items
+            let passed_on: u64 = route.passed_on_items.iter().sum();
+            let settled = route.filtered_items + route.delivered_items + dropped + passed_on;
+            route.accepted_items + route.taken_over_items == settled + route.in_flight_items
         });
         doors && routes && self.balanced_pipelines
     }
@@ -422,97 +452,15 @@ impl Totals {
         self.processors.iter().map(|processor| processor.filtered_items).sum()
     }
 
+    /// Lost on the way to a destination, or unrouted.
     pub fn dropped_items(&self) -> u64 {
-        self.routes.iter().flat_map(|route| route.dropped_items).sum()
+        self.routes.iter().flat_map(|route| route.dropped_items).sum::<u64>()
+            + self.unrouted_items()
     }
 
-    /// For a person at a terminal: the sums, and the routes that anything took.
-    pub fn to_text(&self) -> String {
-        let sum = |of: fn(&DoorTotal) -> u64| self.doors.iter().map(of).sum::<u64>();
-        let verdict = if self.is_balanced() { "balanced" } else { "NOT BALANCED" };
-        let mut text = format!(
-            "ledger: {verdict}\n  received {} = refused {} + accepted {}\n",
-            sum(|door| door.received_items),
-            sum(|door| door.refused_items.iter().sum()),
-            sum(|door| door.accepted_items),
-        );
-        for route in self.routes.iter().filter(|route| route.accepted_items > 0) {
-            text += &format!(
-                "  {} -> {}: accepted {} = filtered {} + delivered {} + dropped {} \
-                 + in flight {}\n",
-                route.pipeline,
-                route.destination,
-                route.accepted_items,
-                route.filtered_items,
-                route.delivered_items,
-                route.dropped_items.iter().sum::<u64>(),
-                route.in_flight_items,
-            );
-        }
-        text
-    }
-
-    /// One line of JSON: the process's last word, and `GET /ledger`.
-    pub fn to_json(&self) -> String {
-        let doors: Vec<_> = self
-            .doors
-            .iter()
-            .filter(|door| door.received_items > 0 || door.requests.iter().any(|n| *n > 0))
-            .map(|door| {
-                serde_json::json!({
-                    "receiver": door.receiver,
-                    "transport": door.transport.name(),
-                    "signal": door.signal.name(),
-                    "received_items": door.received_items,
-                    "accepted_items": door.accepted_items,
-                    "refused_items": named(&door.refused_items, RefuseReason::ALL.map(RefuseReason::name)),
-                    "requests": named(&door.requests, RequestEnd::ALL.map(RequestEnd::name)),
-                })
-            })
-            .collect();
-        let routes: Vec<_> = self
-            .routes
-            .iter()
-            .map(|route| {
-                serde_json::json!({
-                    "pipeline": route.pipeline,
-                    "exporter": route.destination,
-                    "accepted_items": route.accepted_items,
-                    "filtered_items": route.filtered_items,
-                    "delivered_items": route.delivered_items,
-                    "dropped_items": named(&route.dropped_items, DropReason::ALL.map(DropReason::name)),
-                    "in_flight_items": route.in_flight_items,
-                })
-            })
-            .collect();
-        let processors: Vec<_> = self
-            .processors
-            .iter()
-            .map(|processor| {
-                serde_json::json!({
-                    "pipeline": processor.pipeline,
-                    "processor": processor.processor,
-                    "incoming_items": processor.incoming_items,
-                    "filtered_items": processor.filtered_items,
-                })
-            })
-            .collect();
-        let sum = |of: fn(&DoorTotal) -> u64| self.doors.iter().map(of).sum::<u64>();
-        serde_json::json!({"ledger": {
-            "balanced": self.is_balanced(),
-            "received_items": sum(|door| door.received_items),
-            "refused_items": sum(|door| door.refused_items.iter().sum()),
-            "accepted_items": sum(|door| door.accepted_items),
-            "filtered_items": self.filtered_items(),
-            "delivered_items": self.routes.iter().map(|r| r.delivered_items).sum::<u64>(),
-            "dropped_items": self.dropped_items(),
-            "in_flight_items": self.in_flight_items(),
-            "unrouted_requests": named(&self.unrouted, RequestEnd::ALL.map(RequestEnd::name)),
-            "receivers": doors,
-            "processors": processors,
-            "routes": routes,
-        }})
-        .to_string()
+    /// Accepted, and by no row of a routing for anybody.
+    pub fn unrouted_items(&self) -> u64 {
+        self.routings.iter().map(|routing| routing.unrouted_items).sum()
     }
 }
 
@@ -534,15 +482,4 @@ fn sum_all<'a, const N: usize>(rows: impl Iterator<Item = &'a [Count; N]>) -> [u
         }
     }
     sums
-}
-
-/// The counts that are not zero, by name.
-fn named<const N: usize>(counts: &[u64; N], names: [&str; N]) -> serde_json::Value {
-    names
-        .iter()
-        .zip(counts)
-        .filter(|(_, count)| **count > 0)
-        .map(|(name, count)| ((*name).to_owned(), serde_json::Value::from(*count)))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
 }

@@ -18,10 +18,12 @@ pub mod control;
 pub mod handoff;
 pub mod ingest;
 pub mod ledger;
+pub mod letters;
 pub mod neighbours;
 pub mod run;
 pub mod services;
 pub mod shard;
+pub mod shares;
 pub mod spread;
 pub mod tls;
 

@@ -198,7 +198,7 @@ impl Engine {
         let (addresses, sockets) = bind(&plan, shards)?;
         let stop = Arc::new(Stop::new());
         let returns: Vec<_> = (0..shards).map(|_| Arc::new(ReturnQueue::new())).collect();
-        let lanes = lanes(&plan, cores.exporters.len());
+        let lanes = lanes(&plan, shards, cores.exporters.len());
         let clusters = discover::clusters(&plan);
         let exporters = start_exporters(&plan, &cores, &lanes, &clusters, &returns, &stop)?;
         let view = Arc::new(View {
@@ -384,8 +384,9 @@ fn bind(plan: &Plan, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<OwnedFd>
 }
 
 /// By destination, then by exporter core.
-fn lanes(plan: &Plan, exporters: usize) -> Vec<Vec<Arc<Lane>>> {
-    let lane = |index: usize| Arc::new(Lane::new(index as u16, &plan.destinations[index].queue));
+fn lanes(plan: &Plan, receivers: usize, exporters: usize) -> Vec<Vec<Arc<Lane>>> {
+    let queue = |index: usize| plan.queue(index, receivers, exporters);
+    let lane = |index: usize| Arc::new(Lane::new(index as u16, &queue(index)));
     (0..plan.destinations.len())
         .map(|index| (0..exporters).map(|_| lane(index)).collect())
         .collect()
@@ -440,6 +441,7 @@ fn start_receivers(
             returns: returns[index].clone(),
             phase: view.phase.clone(),
             lanes: view.lanes.clone(),
+            clusters: view.clusters.clone(),
             sockets,
             acceptors: view.tls.acceptors(),
             neighbours,

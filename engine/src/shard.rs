@@ -10,8 +10,10 @@
 //! be (`ingest`), what moves between cores and why (`neighbours`, `spread`).
 
 mod calls;
+mod flow;
 mod settle;
 mod sharing;
+mod standings;
 mod stats;
 
 use std::collections::HashMap;
@@ -19,8 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use forebay_codec::signal::Signal;
 use forebay_codec::status::PartialSuccess;
-use forebay_exporters::batch::{Batch, BatchId};
+use forebay_exporters::cluster::Cluster;
 use forebay_exporters::lane::Lane;
 use forebay_net::request::{Limits, Nanos, Request};
 use forebay_net::ring::{Options, Ring, Rung};
@@ -29,11 +32,12 @@ use forebay_net::server::lifetime::Lifetime;
 use forebay_net::tls::Acceptor;
 use forebay_net::wake::Wake;
 
+use self::flow::Flow;
 use self::sharing::{BusyClock, Sharing};
 pub use self::stats::ShardStats;
 use crate::acks::{TicketId, Tickets, Verdict};
 use crate::batches::{Batcher, Held, Sealed};
-use crate::config::plan::{self, Ack, Plan};
+use crate::config::plan::{self, Ack, Output, Plan};
 use crate::handoff::{Outbox, ReturnQueue};
 use crate::ingest::answers::{Problem, success};
 use crate::ingest::process::Part;
@@ -95,6 +99,8 @@ pub struct Parts<S> {
     pub phase: Arc<Phase>,
     /// By destination, then by exporter core.
     pub lanes: Vec<Vec<Arc<Lane>>>,
+    /// By destination.
+    pub clusters: Vec<Arc<Cluster>>,
     /// One listening socket per listener of the plan.
     pub sockets: Vec<S>,
     /// By listener, if it speaks TLS.
@@ -122,9 +128,11 @@ pub struct Shard<R: Ring> {
     batchers: Vec<Batcher>,
     tickets: Tickets,
     outboxes: Vec<Outbox>,
+    flow: Flow,
     /// Batches that not every destination has settled.
     pending: HashMap<u64, Pending>,
     next_seq: u64,
+    batches_sealed: u64,
     requests: Vec<Request>,
     sealed: Vec<Sealed>,
     epoch: Instant,
@@ -135,11 +143,16 @@ pub struct Shard<R: Ring> {
 /// A batch under way.
 struct Pending {
     pipeline: usize,
+    signal: Signal,
     items: u64,
+    bytes: u64,
     held: Held,
     requests: usize,
     tickets: Vec<TicketId>,
+    /// Legs that have not ended: the batch's bytes are held until then.
     outstanding: usize,
+    /// Those of them that an answer waits for.
+    awaited: usize,
     verdict: Verdict,
 }
 
@@ -147,7 +160,7 @@ impl<R: Ring> Shard<R> {
     /// Begins to accept on `ring`.
     pub fn new(parts: Parts<R::Socket>, ring: R) -> Shard<R> {
         let Parts { index, plan, ledger, stats, peers, returns, phase, .. } = parts;
-        let Parts { lanes, sockets, acceptors, mut neighbours, epoch, .. } = parts;
+        let Parts { lanes, clusters, sockets, acceptors, mut neighbours, epoch, .. } = parts;
         let lifetimes: Vec<Lifetime> = plan.listeners.iter().map(lifetime).collect();
         let mut server = Server::new(ring, net_limits(&plan.engine), sockets)
             .with_lifetimes(&lifetimes, index as u64)
@@ -161,10 +174,12 @@ impl<R: Ring> Shard<R> {
             index: index as u16,
             ingest: Ingest::new(plan.clone(), ledger.clone(), index),
             batchers: plan.pipelines.iter().map(|p| Batcher::new(p.batch)).collect(),
-            outboxes: lanes.into_iter().map(|lanes| Outbox::new(lanes, index)).collect(),
+            outboxes: outboxes(&plan, lanes, index),
+            flow: Flow::new(&plan, clusters),
             tickets: Tickets::default(),
             pending: HashMap::new(),
             next_seq: 0,
+            batches_sealed: 0,
             requests: Vec::new(),
             sealed: Vec::new(),
             settled_bytes: 0,
@@ -233,7 +248,7 @@ impl<R: Ring> Shard<R> {
         self.place_connections(now); //                                 sockets  -> cores
         self.take_requests(now); //                                     requests -> batches
         self.seal_due(now);
-        self.hand_off(); //                                             batches  -> exporter cores
+        self.hand_off(now); //                                          batches  -> exporter cores
         self.settle_returns(now); //                                    ends     -> answers
         self.answer_late_tickets(now);
         self.tell_watches(now);
@@ -261,7 +276,7 @@ impl<R: Ring> Shard<R> {
         let batches = self.batchers.iter().filter_map(Batcher::deadline);
         let due = batches.chain(self.tickets.deadline()).min();
         let due = due.map_or(PULSE, |due| Duration::from_nanos(due.saturating_sub(now)));
-        let blocked = self.outboxes.iter().any(Outbox::is_blocked);
+        let blocked = self.outboxes.iter().any(Outbox::is_blocked) || self.flow.is_waiting();
         let pulse = match blocked {
             true => BLOCKED_RETRY,
             false if self.ingest.services.has_watches() => WATCHED_PULSE,
@@ -311,12 +326,7 @@ impl<R: Ring> Shard<R> {
     /// Puts what is left of a request into the batch of each pipeline that takes it, and answers
     /// it if nobody has to wait for its delivery.
     fn batch(&mut self, asker: Asker, taken: TakenItems, partial: PartialSuccess, now: Nanos) {
-        let TakenItems { count, parts, route, timeout } = taken;
-        for pipeline in self.ingest.pipelines(&route).iter() {
-            for row in self.ledger.shards[usize::from(self.index)].routes(*pipeline) {
-                row.accepted_items.add(count);
-            }
-        }
+        let TakenItems { parts, route, timeout } = taken;
         let waits = |part: &Part| self.plan.pipelines[part.pipeline].ack == Ack::Delivered;
         let ticket = parts.iter().any(waits).then(|| {
             let patience = timeout.unwrap_or(Duration::MAX).min(self.plan.engine.ack_timeout);
@@ -339,7 +349,7 @@ impl<R: Ring> Shard<R> {
                 self.tickets.add_parts(ticket, pieces);
             }
             self.count_in_flight(pipeline, items);
-            self.seal_from(before, pipeline);
+            self.seal_from(before, pipeline, now);
         }
         if ticket.is_none() {
             self.ingest.count(&route, RequestEnd::Ok);
@@ -356,49 +366,17 @@ impl<R: Ring> Shard<R> {
                 true => self.batchers[pipeline].seal(&mut self.sealed),
                 false => self.batchers[pipeline].seal_due(now, &mut self.sealed),
             }
-            self.seal_from(before, pipeline);
+            self.seal_from(before, pipeline, now);
         }
     }
 
-    /// Gives names to the batches of `pipeline` that were sealed since `before`.
-    fn seal_from(&mut self, before: usize, pipeline: usize) {
-        for sealed in self.sealed.drain(before..) {
-            let id = BatchId { receiver: self.index, seq: self.next_seq };
-            self.next_seq += 1;
-            let Sealed { chain, held, tickets, requests } = sealed;
-            let destinations = &self.plan.pipelines[pipeline].destinations;
-            let pending = Pending {
-                pipeline,
-                items: chain.counts.items,
-                held,
-                requests,
-                tickets,
-                outstanding: destinations.len(),
-                verdict: Verdict::default(),
-            };
-            self.pending.insert(id.seq, pending);
-            let batch = Arc::new(Batch {
-                id,
-                signal: chain.signal,
-                counts: chain.counts,
-                bytes: chain.bytes,
-                chain: chain.parts,
-                may_fail_over: false,
-            });
-            for destination in destinations {
-                self.outboxes[usize::from(*destination)].push(batch.clone());
-            }
+    /// Sends the batches of `pipeline` that were sealed since `before`.
+    fn seal_from(&mut self, before: usize, pipeline: usize, now: Nanos) {
+        let mut sealed = std::mem::take(&mut self.sealed);
+        for batch in sealed.drain(before..) {
+            self.send(pipeline, batch, now);
         }
-    }
-
-    fn hand_off(&mut self) {
-        for outbox in &mut self.outboxes {
-            outbox.feed();
-        }
-        for (pipeline, blocked) in self.plan.pipelines.iter().zip(&mut self.ingest.blocked) {
-            let is_blocked = |d: &u16| self.outboxes[usize::from(*d)].is_blocked();
-            *blocked = pipeline.destinations.iter().any(is_blocked);
-        }
+        self.sealed = sealed;
     }
 
     fn answer(&mut self, asker: Asker, answer: forebay_net::request::Answer, now: Nanos) {
@@ -434,6 +412,28 @@ impl<R: Ring> Shard<R> {
             && self.neighbours.may_end()
             && (self.phase.is_abandoning() || !self.server.is_busy())
     }
+}
+
+/// Of a core's memory, what copies for one mirror may take: an eighth.
+const MIRROR_SHARE: u64 = 8;
+
+/// One for each destination. Where there are several over the network, none may have more than
+/// half of this core's memory: the others go on when it is dead.
+fn outboxes(plan: &Plan, lanes: Vec<Vec<Arc<Lane>>>, index: usize) -> Vec<Outbox> {
+    let budget = plan.engine.memory_budget_bytes as u64;
+    let outputs = || plan.pipelines.iter().flat_map(|pipeline| &pipeline.outputs);
+    let quota = |index: usize| {
+        let is_its_mirror = |output: &Output| match output {
+            Output::Mirror { destination, .. } => usize::from(*destination) == index,
+            _ => false,
+        };
+        match outputs().any(is_its_mirror) {
+            true => Some(budget / MIRROR_SHARE),
+            false => plan.has_quotas().then_some(budget / 2),
+        }
+    };
+    let outbox = |(destination, lanes)| Outbox::new(lanes, index, quota(destination));
+    lanes.into_iter().enumerate().map(outbox).collect()
 }
 
 fn end_of(problem: &Problem) -> RequestEnd {

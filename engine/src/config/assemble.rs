@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use forebay_codec::signal::Signal;
 
-use super::engine::{self, Acks};
+use super::connectors::{self, Connector};
+use super::draft::{Draft, dead_letters, used};
+use super::engine::{self, Acks, ByPipeline};
 use super::exporters::delivery::BatchWish;
 use super::exporters::{self, Exporter, Remote};
-use super::keys::{Table, block, refused, value};
-use super::plan::{self, Ack, Batch, Lifetime, Listener, Pipeline, Plan};
+use super::keys::{Table, block, value};
+use super::plan::{self, Ack, Batch, Lifetime, Listener, Plan};
 use super::problem::{Place, Problem, Report, nearest};
 use super::processors::{self, Processor};
 use super::receivers::{self, Receiver};
 use super::section::{Component, Section};
 use super::service;
 use super::tree::Node;
+use super::wiring::{End, Routes, Way, Wired, Wiring, Written};
 
 pub(crate) const ROOT: Table = Table {
     path: "(the whole file)",
@@ -25,16 +28,16 @@ pub(crate) const ROOT: Table = Table {
         block("processors", "What is done to items, and batching."),
         block("exporters", "Where it goes."),
         block("extensions", "Health."),
+        block("connectors", "What stands between pipelines: failover, routing, shift, mirror."),
         block("service", "Which of these run, and how forebay shows itself."),
         block("engine", "What is forebay's own."),
-        refused("connectors", "leave them to a Collector behind forebay"),
     ],
 };
 
 pub(crate) const PIPELINE: Table = Table {
     path: "service.pipelines.<signal>[/name]",
     keys: &[
-        value("receivers", "list of names", "", "Required."),
+        value("receivers", "list of names", "", "Required. Connectors, too."),
         value(
             "processors",
             "list of names",
@@ -46,8 +49,7 @@ pub(crate) const PIPELINE: Table = Table {
             "exporters",
             "list of names",
             "",
-            "Required. Each gets everything, and none waits \
-            for another.",
+            "Required. Each gets everything, and none waits for another. Connectors, too.",
         ),
     ],
 };
@@ -64,6 +66,7 @@ pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
     let receivers = receivers::read(&root.components("receivers"), lifetime, report);
     let processors = processors::read(&root.components("processors"), report);
     let exporters = exporters::read(&root.components("exporters"), report);
+    let connectors = connectors::read(&root.components("connectors"), report);
     let service = root.block("service", &service::SERVICE);
     let health = service::health(&root.components("extensions"), &service, report);
     let (telemetry, telemetry_place) = service::telemetry(&service);
@@ -72,12 +75,16 @@ pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
         receivers: &receivers,
         processors: &processors,
         exporters: &exporters,
+        connectors: &connectors,
         acks: &engine.acks,
+        priorities: &engine.priorities,
         batch_bytes_max: engine.batch_bytes_max,
         report,
     };
+    let dead_letters = dead_letters(&exporters, report);
     let drafts = parts.pipelines(&service);
-    report_unused(&parts, &drafts);
+    let used = used(&drafts, &dead_letters);
+    report_unused(&parts, &drafts, &used);
 
     let listeners: Vec<&(Listener, Place)> = receivers
         .iter()
@@ -92,13 +99,27 @@ pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
     addresses_differ(&addresses, report);
     budget_fits_requests(&engine, &listeners, report);
 
-    let used: Vec<usize> = (0..exporters.len())
-        .filter(|index| drafts.iter().any(|draft| draft.exporters.contains(index)))
-        .collect();
+    // Components are far fewer than 65,536: a tree of the size taken holds no more.
+    let index = |exporter: usize| {
+        let position = used.iter().position(|used| *used == exporter);
+        u16::try_from(position.unwrap_or_default()).unwrap_or(u16::MAX)
+    };
+    let fails_over = |exporter: usize| drafts.iter().any(|draft| draft.fails_over(exporter));
+    let destination = |exporter: &usize| {
+        let mut destination = exporters[*exporter].destination.clone();
+        destination.fails_over = fails_over(*exporter);
+        destination.keeps_refused = dead_letters[*exporter].is_some();
+        destination
+    };
+    let kept: Vec<usize> = drafts.iter().map(|draft| draft.written).collect();
     Plan {
         listeners: listeners.into_iter().map(|(listener, _)| listener.clone()).collect(),
-        destinations: used.iter().map(|index| exporters[*index].destination.clone()).collect(),
-        pipelines: drafts.into_iter().map(|draft| draft.finish(&used)).collect(),
+        destinations: used.iter().map(destination).collect(),
+        dead_letters: used.iter().map(|exporter| dead_letters[*exporter].map(index)).collect(),
+        pipelines: drafts
+            .into_iter()
+            .map(|draft| draft.finish(&index, &dead_letters, &connectors, &kept))
+            .collect(),
         engine: engine.engine,
         telemetry,
         health: health.map(|(address, _)| address),
@@ -110,39 +131,11 @@ struct Parts<'a> {
     receivers: &'a [Receiver],
     processors: &'a [Processor],
     exporters: &'a [Exporter],
+    connectors: &'a [Connector],
     acks: &'a Acks,
+    priorities: &'a ByPipeline<plan::Priority>,
     batch_bytes_max: u64,
     report: &'a Report,
-}
-
-/// A pipeline by indices into [`Parts`].
-struct Draft {
-    name: String,
-    signal: Signal,
-    receivers: Vec<usize>,
-    processors: Vec<usize>,
-    exporters: Vec<usize>,
-    editing: Vec<plan::Processor>,
-    batch: Batch,
-    ack: Ack,
-}
-
-impl Draft {
-    /// Renumbers destinations to those in use.
-    fn finish(self, used: &[usize]) -> Pipeline {
-        // Components are far fewer than 65,536: a tree of the size taken holds no more.
-        let narrow = |index: usize| u16::try_from(index).unwrap_or(u16::MAX);
-        let position = |index| used.iter().position(|used| *used == index);
-        Pipeline {
-            name: self.name,
-            signal: self.signal,
-            receivers: self.receivers.into_iter().map(narrow).collect(),
-            destinations: self.exporters.into_iter().filter_map(position).map(narrow).collect(),
-            processors: self.editing,
-            batch: self.batch,
-            ack: self.ack,
-        }
-    }
 }
 
 impl Parts<'_> {
@@ -154,10 +147,51 @@ impl Parts<'_> {
                 .hint("add one, such as traces: {receivers: [otlp], exporters: [debug]}");
             self.report.add(problem);
         }
-        for (name, (_, place)) in &self.acks.pipelines {
+        self.pipelines_are_there("acks", self.acks.pipelines.iter(), &components);
+        self.pipelines_are_there("priorities", self.priorities.iter(), &components);
+        let (mut sections, mut written) = (Vec::new(), Vec::new());
+        for component in &components {
+            let path = format!("service.{}", component.path);
+            let section =
+                Section::open(component.node, component.place, path, &PIPELINE, self.report);
+            if let Some(signal) = self.signal(component) {
+                written.push(self.written(component, signal, &section));
+                sections.push((component, section));
+            }
+        }
+        let wiring =
+            Wiring { connectors: self.connectors, pipelines: &written, report: self.report };
+        wiring.check();
+        let mut drafts = Vec::new();
+        for (index, (component, section)) in sections.iter().enumerate() {
+            let Wired { ways, routes } = wiring.wired(&written[index]);
+            let is_kept = wiring.is_kept(&written[index]);
+            self.says_nothing(
+                "acks",
+                self.acks.pipelines.get(component.id),
+                !ways.is_empty() && is_kept,
+            );
+            self.says_nothing("priorities", self.priorities.get(component.id), is_kept);
+            let draft = self.draft(component, section, &written[index], (index, ways, routes));
+            if is_kept {
+                drafts.push(draft);
+            }
+        }
+        drafts
+    }
+
+    /// `engine.{block}.pipelines` names pipelines that there are.
+    fn pipelines_are_there<'p, T: 'p>(
+        &self,
+        block: &str,
+        named: impl Iterator<Item = (&'p String, &'p (T, Place))>,
+        components: &[Component<'_>],
+    ) {
+        for (name, (_, place)) in named {
             let known = || components.iter().map(|component| component.id);
             if !known().any(|id| id == name) {
-                let what = format!("engine.acks.pipelines names \"{name}\", which is no pipeline");
+                let what =
+                    format!("engine.{block}.pipelines names \"{name}\", which is no pipeline");
                 self.report.add(
                     Problem::error(place, what).hint(near_or(name, known(), || {
                         "name one of service.pipelines".to_owned()
@@ -165,13 +199,23 @@ impl Parts<'_> {
                 );
             }
         }
-        components.iter().filter_map(|component| self.pipeline(component)).collect()
     }
 
-    fn pipeline(&self, component: &Component<'_>) -> Option<Draft> {
-        let path = format!("service.{}", component.path);
-        let section = Section::open(component.node, component.place, path, &PIPELINE, self.report);
-        let Some(signal) = Signal::ALL.into_iter().find(|s| s.name() == component.kind) else {
+    /// Warns of what is said of a pipeline that has no batches of its own.
+    fn says_nothing<T>(&self, block: &str, said: Option<&(T, Place)>, has_batches: bool) {
+        if let Some((_, place)) = said.filter(|_| !has_batches) {
+            let what = format!("engine.{block}.pipelines names a pipeline without batches");
+            self.report.add(
+                Problem::warning(place, what)
+                    .why("what leads to it, or what it leads to, has them: connectors join them")
+                    .hint("name the pipelines behind a routing, and before another connector"),
+            );
+        }
+    }
+
+    fn signal(&self, component: &Component<'_>) -> Option<Signal> {
+        let signal = Signal::ALL.into_iter().find(|s| s.name() == component.kind);
+        if signal.is_none() {
             let known = Signal::ALL.map(Signal::name);
             let what = format!("pipeline \"{}\" is of no known signal", component.id);
             self.report.add(Problem::error(component.place, what).hint(near_or(
@@ -179,27 +223,68 @@ impl Parts<'_> {
                 known,
                 || format!("a pipeline's name begins with {}", known.join(", ")),
             )));
-            return None;
+        }
+        signal
+    }
+
+    fn written(&self, component: &Component<'_>, signal: Signal, section: &Section<'_>) -> Written {
+        let receivers: Vec<&str> = self.receivers.iter().map(|r| r.name.as_str()).collect();
+        let exporters: Vec<&str> =
+            self.exporters.iter().map(|e| e.destination.name.as_str()).collect();
+        let written = Written {
+            name: component.id.to_owned(),
+            place: component.place.clone(),
+            signal,
+            receivers: self.ends(section, "receivers", &receivers),
+            has_processors: !section.texts("processors").is_empty(),
+            exporters: self.ends(section, "exporters", &exporters),
         };
-        let receivers = self.named(&section, "receivers", self.receivers, |r| &r.name);
-        let processors = self.named(&section, "processors", self.processors, |p| &p.name);
-        let exporters = self.named(&section, "exporters", self.exporters, |e| &e.destination.name);
         for key in ["receivers", "exporters"] {
             if section.texts(key).is_empty() {
                 section.fault(key, "is missing or empty: name at least one");
             }
         }
-        self.urls_are_there(&section, signal, &exporters);
-        Some(Draft {
-            editing: self.editing(&section, signal, &processors),
-            batch: self.batch(&section, &processors, &exporters),
-            ack: self.ack(component, &exporters),
+        written
+    }
+
+    /// What a pipeline names under `key`, connectors among it.
+    fn ends(&self, section: &Section<'_>, key: &str, own: &[&str]) -> Vec<End> {
+        let connectors = self.connectors.iter().map(|connector| connector.name.as_str());
+        let known: Vec<&str> = own.iter().copied().chain(connectors).collect();
+        let end = |index: usize| match index.checked_sub(own.len()) {
+            Some(connector) => End::Connector(connector),
+            None => End::Own(index),
+        };
+        self.named(section, key, &known, |name| name).into_iter().map(end).collect()
+    }
+
+    fn draft(
+        &self,
+        component: &Component<'_>,
+        section: &Section<'_>,
+        pipeline: &Written,
+        (written, ways, routes): (usize, Vec<Way>, Vec<Routes>),
+    ) -> Draft {
+        let signal = pipeline.signal;
+        let processors = self.named(section, "processors", self.processors, |p| &p.name);
+        let reached: Vec<usize> = ways.iter().flat_map(Way::exporters).collect();
+        let is_awaited = |way: &&Way| !matches!(way, Way::Mirror(..));
+        let awaited: Vec<usize> = ways.iter().filter(is_awaited).flat_map(Way::exporters).collect();
+        self.urls_are_there(section, signal, &reached);
+        let priority = self.priorities.get(component.id).map(|(priority, _)| *priority);
+        Draft {
+            editing: self.editing(section, signal, &processors),
+            batch: self.batch(section, &processors, &reached),
+            ack: self.ack(component, &awaited),
             name: component.id.to_owned(),
             signal,
-            receivers,
+            written,
+            receivers: Written::own(&pipeline.receivers).collect(),
             processors,
-            exporters,
-        })
+            ways,
+            routes,
+            priority: priority.unwrap_or_default(),
+        }
     }
 
     /// Indices of the components that a pipeline names under `key`.
@@ -354,7 +439,7 @@ impl Parts<'_> {
 const UNBATCHED: Batch =
     Batch { items_min: 0, items_max: 0, bytes_min: 0, bytes_max: 0, flush_timeout: Duration::ZERO };
 
-fn near_or<'k>(
+pub(super) fn near_or<'k>(
     word: &str,
     known: impl IntoIterator<Item = &'k str>,
     otherwise: impl Fn() -> String,
@@ -365,7 +450,7 @@ fn near_or<'k>(
     }
 }
 
-fn report_unused(parts: &Parts<'_>, drafts: &[Draft]) {
+fn report_unused(parts: &Parts<'_>, drafts: &[Draft], used: &[usize]) {
     let warn = |class: &str, name: &str, place: &Place| {
         let what = format!("{class}.{name} is in no pipeline, and does nothing");
         let hint = "name it in a pipeline under service.pipelines, or remove it";
@@ -382,7 +467,7 @@ fn report_unused(parts: &Parts<'_>, drafts: &[Draft]) {
         }
     }
     for (index, exporter) in parts.exporters.iter().enumerate() {
-        if !drafts.iter().any(|draft| draft.exporters.contains(&index)) {
+        if !used.contains(&index) {
             warn("exporters", &exporter.destination.name, &exporter.place);
         }
     }

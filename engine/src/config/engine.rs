@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use forebay_codec::mend::InvalidUtf8;
 use forebay_tuning::cores::Placement;
 use forebay_tuning::cpulist;
+use http::HeaderName;
 
 use super::keys::{Table, block, value};
-use super::plan::{Ack, Engine, Limits, Ring, Rung};
+use super::plan::{Ack, Engine, Limits, Priorities, Priority, Ring, Rung};
 use super::problem::{Place, Problem};
 use super::registration;
 use super::section::Section;
@@ -27,6 +28,7 @@ pub(crate) const ENGINE: Table = Table {
         block("limits", "What clients may ask for."),
         block("memory", "How much is held."),
         block("acks", "What an OK means."),
+        block("priorities", "Who is refused first when memory runs short."),
         block("ring", "The io_uring of each receiver core."),
         value("drain_timeout", "duration", "10s", "From SIGTERM to exit."),
         value(
@@ -189,7 +191,33 @@ pub(crate) const ACKS: Table = Table {
     ],
 };
 
+pub(crate) const PRIORITIES: Table = Table {
+    path: "engine.priorities",
+    keys: &[
+        block(
+            "pipelines",
+            "By pipeline: `traces/critical: high`; also `low` and `normal`. Once anything is \
+             named in this block, requests of low priority are refused from 70 % of the memory \
+             budget on, normal ones from 90 %, high ones when it is full. Of several pipelines \
+             that take a request the highest counts.",
+        ),
+        block("tenant", "By tenant, which goes before the pipelines'."),
+    ],
+};
+
+pub(crate) const TENANT: Table = Table {
+    path: "engine.priorities.tenant",
+    keys: &[
+        value("header", "header", "x-tenant", "Of HTTP, or gRPC metadata: names the tenant."),
+        value("high", "list of texts", "[]", "Tenants that are refused last."),
+        value("low", "list of texts", "[]", "Tenants that are refused first."),
+    ],
+};
+
 const ACK_WORDS: &[(&str, Ack)] = &[("accepted", Ack::Accepted), ("delivered", Ack::Delivered)];
+
+const PRIORITY_WORDS: &[(&str, Priority)] =
+    &[("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)];
 
 const INVALID_UTF8_WORDS: &[(&str, InvalidUtf8)] = &[
     ("refuse_request", InvalidUtf8::RefuseRequest),
@@ -203,18 +231,24 @@ pub(crate) struct Read {
     pub(crate) budget_place: Place,
     pub(crate) batch_bytes_max: u64,
     pub(crate) acks: Acks,
+    pub(crate) priorities: ByPipeline<Priority>,
 }
+
+/// What pipelines are said to be, and where.
+pub(crate) type ByPipeline<T> = BTreeMap<String, (T, Place)>;
 
 pub(crate) struct Acks {
     /// `None`: not written, so that other keys may decide.
     pub(crate) default: Option<Ack>,
-    pub(crate) pipelines: BTreeMap<String, (Ack, Place)>,
+    pub(crate) pipelines: ByPipeline<Ack>,
 }
 
 pub(crate) fn read(section: &Section<'_>) -> Read {
     let limits = section.block("limits", &LIMITS);
     let memory = section.block("memory", &MEMORY);
     let acks = section.block("acks", &ACKS);
+    let priorities = section.block("priorities", &PRIORITIES);
+    let by_pipeline = by_pipeline(&priorities, "priorities", PRIORITY_WORDS);
     let memory_budget_bytes = bytes(&memory, "budget_bytes", 1 << 20, 1 << 44);
     Read {
         engine: Engine {
@@ -229,6 +263,7 @@ pub(crate) fn read(section: &Section<'_>) -> Read {
                 .unwrap_or_default(),
             reflection: section.flag("reflection"),
             registration: registration::read(section),
+            priorities: self::priorities(&priorities, !by_pipeline.is_empty()),
         },
         budget_place: memory.place_of("budget_bytes").clone(),
         batch_bytes_max: limits.size("batch_bytes_max", 1 << 10..=1 << 30),
@@ -236,8 +271,9 @@ pub(crate) fn read(section: &Section<'_>) -> Read {
             default: acks
                 .given("default")
                 .and_then(|_| acks.read("default", values::choice(ACK_WORDS))),
-            pipelines: ack_pipelines(&acks),
+            pipelines: self::by_pipeline(&acks, "acks", ACK_WORDS),
         },
+        priorities: by_pipeline,
     }
 }
 
@@ -352,22 +388,51 @@ fn bytes(section: &Section<'_>, name: &str, min: u64, max: u64) -> usize {
     usize::try_from(section.size(name, min..=max)).expect("the range fits 64-bit machines")
 }
 
-fn ack_pipelines(section: &Section<'_>) -> BTreeMap<String, (Ack, Place)> {
-    let mut acks = BTreeMap::new();
+fn priorities(section: &Section<'_>, are_told_apart: bool) -> Priorities {
+    let Some(_) = section.given("tenant") else {
+        return Priorities { are_told_apart, tenants: None };
+    };
+    let tenant = section.block("tenant", &TENANT);
+    let header = tenant.value("header", |text| {
+        HeaderName::try_from(text).map_err(|_| "must be the name of a header".to_owned())
+    });
+    let mut tenants: Vec<(String, Priority)> = Vec::new();
+    for (key, priority) in [("high", Priority::High), ("low", Priority::Low)] {
+        for (name, place) in tenant.texts(key) {
+            if tenants.iter().any(|(known, _)| known == name) {
+                let what = format!("engine.priorities.tenant names \"{name}\" twice");
+                section.report.add(Problem::error(place, what).hint("remove one"));
+            }
+            tenants.push((name.to_owned(), priority));
+        }
+    }
+    let are_told_apart = are_told_apart || !tenants.is_empty();
+    Priorities { are_told_apart, tenants: Some((header, tenants)) }
+}
+
+fn by_pipeline<T: Copy>(
+    section: &Section<'_>,
+    block: &str,
+    words: &'static [(&'static str, T)],
+) -> ByPipeline<T> {
+    let mut said = BTreeMap::new();
     for component in section.components("pipelines") {
         let read = match &component.node.value {
-            Value::Scalar { text, .. } => values::choice(ACK_WORDS)(text),
-            _ => Err("must be accepted or delivered".to_owned()),
+            Value::Scalar { text, .. } => values::choice(words)(text),
+            _ => {
+                let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                Err(format!("must be {}", words.join(" or ")))
+            }
         };
         match read {
-            Ok(ack) => {
-                acks.insert(component.id.to_owned(), (ack, component.place.clone()));
+            Ok(word) => {
+                said.insert(component.id.to_owned(), (word, component.place.clone()));
             }
             Err(fault) => {
-                let what = format!("engine.acks.pipelines.{} {fault}", component.id);
+                let what = format!("engine.{block}.pipelines.{} {fault}", component.id);
                 section.report.add(Problem::error(&component.node.place, what));
             }
         }
     }
-    acks
+    said
 }

@@ -45,6 +45,8 @@ pub(crate) struct Remote {
     pub(crate) batch: Option<BatchWish>,
     pub(crate) waits_for_result: bool,
     pub(crate) waits_place: Place,
+    /// Who keeps what it refuses for good, and where that is said.
+    pub(crate) dead_letter: Option<(String, Place)>,
     /// Signals for which no URL is given.
     pub(crate) signals_missing: Vec<Signal>,
 }

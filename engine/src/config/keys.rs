@@ -116,6 +116,11 @@ pub(crate) const TABLES: &[&Table] = &[
     &super::exporters::local::DEBUG,
     &super::exporters::local::QUEUE,
     &super::exporters::local::NOP,
+    &super::connectors::FAILOVER,
+    &super::connectors::ROUTING,
+    &super::connectors::ROW,
+    &super::connectors::SHIFT,
+    &super::connectors::MIRROR,
     &super::service::HEALTH_CHECK,
     &super::service::SERVICE,
     &super::assemble::PIPELINE,
@@ -135,4 +140,6 @@ pub(crate) const TABLES: &[&Table] = &[
     &super::registration::REGISTRATION,
     &super::registration::CONSUL,
     &super::registration::ETCD,
+    &super::engine::PRIORITIES,
+    &super::engine::TENANT,
 ];

@@ -9,20 +9,43 @@ use std::time::Duration;
 use forebay_codec::edit::Editor;
 use forebay_codec::mend::InvalidUtf8;
 use forebay_codec::signal::Signal;
-use forebay_exporters::destination::Destination;
+use forebay_exporters::destination::{Destination, Kind, Queue};
 use forebay_exporters::discovery::registrar::Registration;
 use forebay_net::tls::settings::Version;
+use http::HeaderName;
 
 /// Everything the process needs to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub listeners: Vec<Listener>,
     pub destinations: Vec<Destination>,
+    /// By destination: where what it refuses for good is kept.
+    pub dead_letters: Vec<Option<u16>>,
     pub pipelines: Vec<Pipeline>,
     pub engine: Engine,
     pub telemetry: Telemetry,
     /// The `health_check` extension's address; `None`: off.
     pub health: Option<SocketAddr>,
+}
+
+impl Plan {
+    /// The queue of a destination on one of so many exporter cores. Where several destinations
+    /// over the network could hold it all, each gets half of what receivers may hold: one that is
+    /// dead leaves the other half to the rest.
+    pub fn queue(&self, destination: usize, receivers: usize, exporters: usize) -> Queue {
+        let mut queue = self.destinations[destination].queue;
+        if queue.bytes_max.is_none() && self.has_quotas() {
+            let budgets = self.engine.memory_budget_bytes as u64 * receivers as u64;
+            queue.bytes_max = Some((budgets / 2 / exporters.max(1) as u64).max(1));
+        }
+        queue
+    }
+
+    /// Whether one destination could take the memory of others' pipelines.
+    pub fn has_quotas(&self) -> bool {
+        let is_remote = |d: &&Destination| matches!(d.kind, Kind::OtlpGrpc(_) | Kind::OtlpHttp(_));
+        self.destinations.iter().filter(is_remote).count() > 1
+    }
 }
 
 /// One address that takes OTLP. A receiver with gRPC and HTTP on one address is one listener.
@@ -116,14 +139,120 @@ pub struct Pipeline {
     /// `traces`, `traces/critical` ...
     pub name: String,
     pub signal: Signal,
-    /// Receivers by [`Listener::receiver`].
+    /// Receivers by [`Listener::receiver`]. None: only routings feed it.
     pub receivers: Vec<u16>,
-    /// Indices into [`Plan::destinations`].
+    /// Where each batch goes: to all of them. None: everything is routed to other pipelines.
+    pub outputs: Vec<Output>,
+    /// What each request is, beside that, routed by.
+    pub routings: Vec<Routing>,
+    /// Every destination at which its items may end, once each, dead letters included: indices
+    /// into [`Plan::destinations`].
     pub destinations: Vec<u16>,
-    /// What is done to each request's items before they are batched, in this order.
+    /// What is done to each request's items before they are routed and batched, in this order.
     pub processors: Vec<Processor>,
     pub batch: Batch,
     pub ack: Ack,
+    pub priority: Priority,
+}
+
+impl Pipeline {
+    /// Where a destination stands among [`Pipeline::destinations`].
+    pub fn place(&self, destination: u16) -> usize {
+        let place = self.destinations.iter().position(|other| *other == destination);
+        place.expect("items end only where the pipeline's list says")
+    }
+}
+
+/// One of the ways that each batch of a pipeline goes. No destination stands in two of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    One(u16),
+    /// To the first that takes it.
+    Failover(Vec<u16>),
+    /// To one of them, in these shares.
+    Shift {
+        shares: Vec<(u16, u32)>,
+        by: ShiftBy,
+    },
+    /// A copy of so many of a hundred batches. Nobody waits for it.
+    Mirror {
+        destination: u16,
+        percent: u32,
+    },
+}
+
+/// What a shift tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShiftBy {
+    Batch,
+    /// All of a trace goes to one destination.
+    TraceId,
+}
+
+impl Output {
+    /// All that it may send to.
+    pub fn destinations(&self) -> Vec<u16> {
+        match self {
+            Output::One(destination) | Output::Mirror { destination, .. } => vec![*destination],
+            Output::Failover(levels) => levels.clone(),
+            Output::Shift { shares, .. } => shares.iter().map(|(d, _)| *d).collect(),
+        }
+    }
+
+    /// The destination in whose name the ledger enters what comes; another that takes it takes it
+    /// over from this one. `None`: a mirror, which is not owed anything.
+    pub fn primary(&self) -> Option<u16> {
+        match self {
+            Output::One(destination) => Some(*destination),
+            Output::Failover(levels) => levels.first().copied(),
+            Output::Shift { shares, .. } => shares.first().map(|(d, _)| *d),
+            Output::Mirror { .. } => None,
+        }
+    }
+}
+
+/// A routing connector as one pipeline uses it.
+#[derive(Clone, Debug)]
+pub struct Routing {
+    /// The component id: `routing/tenants`.
+    pub name: String,
+    /// The first row that is true of a request, or of a resource in it, has it.
+    pub rows: Vec<Row>,
+    /// Pipelines for what no row has. None: it is dropped, and counted as unrouted.
+    pub otherwise: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub condition: Condition,
+    /// Indices into [`Plan::pipelines`].
+    pub pipelines: Vec<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// The request has this header (or gRPC metadata) with this value.
+    Header(HeaderName, String),
+    /// The resource has this attribute with this value.
+    Attribute(String, String),
+}
+
+/// Who is refused first when memory runs short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    Low,
+    #[default]
+    Normal,
+    High,
+}
+
+/// The `engine.priorities` block.
+#[derive(Clone, Debug, Default)]
+pub struct Priorities {
+    /// Whether anything has another priority than the others: else nobody is refused early.
+    pub are_told_apart: bool,
+    /// The header that names a tenant, and the tenants that are not normal.
+    pub tenants: Option<(HeaderName, Vec<(String, Priority)>)>,
 }
 
 /// A processor that changes or drops items.
@@ -189,6 +318,7 @@ pub struct Engine {
     pub reflection: bool,
     /// `engine.registration`: where this process makes itself known. Default: nowhere.
     pub registration: Option<Registration>,
+    pub priorities: Priorities,
 }
 
 /// The `engine.ring` block.

@@ -2,6 +2,7 @@
 
 mod docs;
 mod fleets;
+mod flows;
 mod plans;
 mod problems;
 mod robustness;

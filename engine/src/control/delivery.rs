@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_exporters::balance::Strategy;
-use forebay_exporters::batch::DropReason;
+use forebay_exporters::batch::{DropReason, Why};
 use forebay_exporters::breaker::{State, Transition};
 use forebay_exporters::cluster::Cluster;
 use forebay_exporters::destination::{Destination, Kind};
 use forebay_exporters::discovery::keeper;
+use forebay_exporters::dispatch::Waiting;
 use forebay_exporters::endpoints::Status;
 use forebay_exporters::lane::Lane;
 use forebay_exporters::verdict::FailureKind;
@@ -60,7 +61,7 @@ fn destination_of(
         "discovery": discovery.map(discovery_of),
         "endpoints": shown,
         "endpoints_left_out": left_out,
-        "lanes": lanes.map(|(lane, core)| lane_of(lane, *core, destination)).collect::<Vec<_>>(),
+        "lanes": lanes.map(|(lane, core)| lane_of(lane, *core)).collect::<Vec<_>>(),
     })
 }
 
@@ -116,7 +117,7 @@ fn discovery_of(status: keeper::Status) -> Value {
     })
 }
 
-fn lane_of(lane: &Lane, core: usize, destination: &Destination) -> Value {
+fn lane_of(lane: &Lane, core: usize) -> Value {
     let stats = lane.stats().snapshot();
     let by_name = |names: Vec<&str>, counts: &[u64]| -> Map<String, Value> {
         let seen = names.into_iter().zip(counts).filter(|(_, count)| **count > 0);
@@ -129,13 +130,17 @@ fn lane_of(lane: &Lane, core: usize, destination: &Destination) -> Value {
         "queue_batches": stats.queue_batches,
         "queue_batches_max": stats.queue_capacity,
         "queue_bytes": stats.queue_bytes,
-        "queue_bytes_max": destination.queue.bytes_max,
+        "queue_bytes_max": stats.queue_bytes_max,
         "in_flight_requests": stats.in_flight_requests,
         "retries_waiting": stats.retries_waiting,
         "offered_items": stats.offered_items,
         "delivered_items": stats.delivered_items,
         "dropped_items": by_name(dropped, &stats.dropped_items),
+        "given_back_items": by_name(Why::NAMES.to_vec(), &stats.given_back_items),
         "attempts": stats.attempts,
+        "attempts_again": stats.attempts_again,
+        "parts_again": stats.parts_again,
+        "waits": by_name(Waiting::ALL.map(Waiting::name).to_vec(), &stats.waits),
         "failed_attempts": by_name(failed, &stats.failed_attempts),
         "sent_bytes": stats.sent_bytes,
     })

@@ -6,17 +6,16 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
 use forebay_codec::signal::Signal;
-use forebay_exporters::batch::DropReason;
-use forebay_exporters::stats::Snapshot;
-use forebay_exporters::verdict::FailureKind;
 use forebay_net::request::Trouble;
 use forebay_net::tls::Failure;
 
 use super::{View, health, logs};
-use crate::ledger::{ProcessorTotal, RefuseReason, RequestEnd, RouteTotal, Totals};
+use crate::ledger::{ProcessorTotal, RefuseReason, RequestEnd, RouteTotal, Totals, loss_names};
 use crate::shard::ShardStats;
 
+mod exporters;
 mod fleets;
+mod flow;
 #[cfg(test)]
 mod tests;
 
@@ -29,9 +28,10 @@ pub fn render(view: &View) -> String {
     let totals = view.ledger.totals(&view.plan);
     doors(&mut page, &totals);
     processors(&mut page, &totals);
-    exporters(&mut page, view);
+    exporters::render(&mut page, view);
     fleets::render(&mut page, view);
     ledger(&mut page, &totals);
+    flow::render(&mut page, &totals);
     cores(&mut page, view);
     services(&mut page, view);
     tls(&mut page, view);
@@ -182,69 +182,6 @@ fn processors(page: &mut Page, totals: &Totals) {
     }
 }
 
-fn exporters(page: &mut Page, view: &View) {
-    let snapshots: Vec<(&str, Vec<Snapshot>)> = view
-        .plan
-        .destinations
-        .iter()
-        .zip(&view.lanes)
-        .map(|(destination, lanes)| {
-            let snapshots = lanes.iter().map(|lane| lane.stats().snapshot()).collect();
-            (destination.name.as_str(), snapshots)
-        })
-        .collect();
-    let mut each = |name: &str, kind: &str, help: &str, of: &dyn Fn(&Snapshot) -> u64| {
-        page.family(name, kind, help);
-        for (exporter, lanes) in &snapshots {
-            page.sample(name, &[("exporter", exporter)], lanes.iter().map(of).sum::<u64>());
-        }
-    };
-    for signal in Signal::ALL {
-        let items = signal.items_name();
-        let index = signal.index();
-        each(
-            &format!("otelcol_exporter_sent_{items}"),
-            "counter",
-            "Items that were delivered.",
-            &|s| s.delivered_items_by_signal[index],
-        );
-        let failed = format!("otelcol_exporter_send_failed_{items}");
-        each(&failed, "counter", "Items that were dropped after they were accepted.", &|s| {
-            s.dropped_items_by_signal.iter().map(|by_signal| by_signal[index]).sum()
-        });
-        let refused = format!("otelcol_exporter_enqueue_failed_{items}");
-        each(&refused, "counter", "Items dropped for a full queue: there is no way.", &|_| 0);
-    }
-    let gauge = "gauge";
-    each("otelcol_exporter_queue_size", gauge, "Batches that the exporter holds.", &|s| {
-        s.queue_batches
-    });
-    each("otelcol_exporter_queue_capacity", gauge, "Batches that the exporter may hold.", &|s| {
-        s.queue_capacity
-    });
-    each("otelcol_exporter_in_flight_requests", gauge, "Requests that wait for an answer.", &|s| {
-        s.in_flight_requests
-    });
-    each("forebay_exporter_queue_bytes", gauge, "Request bytes that the exporter holds.", &|s| {
-        s.queue_bytes
-    });
-    each("forebay_exporter_retries_waiting", gauge, "Batches that wait for a retry.", &|s| {
-        s.retries_waiting
-    });
-    each("forebay_exporter_attempts", "counter", "Requests that were sent.", &|s| s.attempts);
-    each("forebay_exporter_sent_bytes", "counter", "Message bytes after compression.", &|s| {
-        s.sent_bytes
-    });
-    let name = "forebay_exporter_failed_attempts";
-    page.family(name, "counter", "Attempts that failed, by what failed.");
-    for (exporter, lanes) in &snapshots {
-        for kind in FailureKind::ALL {
-            let count: u64 = lanes.iter().map(|lane| lane.failed_attempts[kind.index()]).sum();
-            page.sample(name, &[("exporter", exporter), ("kind", kind.name())], count);
-        }
-    }
-}
-
 fn ledger(page: &mut Page, totals: &Totals) {
     let received = "forebay_ledger_received_items";
     page.family(received, "counter", "Items of well-formed requests: refused plus accepted.");
@@ -306,11 +243,11 @@ fn ledger(page: &mut Page, totals: &Totals) {
     let dropped = "forebay_ledger_dropped_items";
     page.family(dropped, "counter", "Accepted items that will never arrive, by reason.");
     for route in &totals.routes {
-        for (reason, count) in DropReason::ALL.iter().zip(route.dropped_items) {
+        for (reason, count) in loss_names().iter().zip(route.dropped_items) {
             let labels = [
                 ("pipeline", &*route.pipeline),
                 ("exporter", &*route.destination),
-                ("reason", reason.name()),
+                ("reason", reason),
             ];
             page.sample(dropped, &labels, count);
         }

@@ -10,6 +10,7 @@ use forebay_net::ring::Ring;
 use http::StatusCode;
 
 use super::Shard;
+use super::flow::{Leg, never_sent};
 use crate::acks::{Ticket, Verdict};
 use crate::ingest::answers::{Problem, status_of, success};
 use crate::ingest::route::Route;
@@ -20,16 +21,17 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 impl<R: Ring> Shard<R> {
-    /// The items of a request are in flight to each destination of `pipeline`.
+    /// The items of a request are in flight to each output of `pipeline`.
     pub(super) fn count_in_flight(&self, pipeline: usize, items: u64) {
-        for row in self.ledger.shards[usize::from(self.index)].routes(pipeline) {
-            row.in_flight_items.add(items);
+        let outputs = &self.plan.pipelines[pipeline].outputs;
+        for first in outputs.iter().filter_map(|output| output.primary()) {
+            self.row(pipeline, first).in_flight_items.add(items);
         }
     }
 
     pub(super) fn settle_returns(&mut self, now: Nanos) {
         while let Some(settled) = self.returns.pop() {
-            self.settle(&settled, now);
+            self.settle(settled, now);
         }
         self.refresh_retry_delay(now);
     }
@@ -38,33 +40,43 @@ impl<R: Ring> Shard<R> {
     pub(super) fn abandon_outboxes(&mut self, now: Nanos) {
         for destination in 0..self.outboxes.len() {
             for batch in self.outboxes[destination].abandon() {
-                let outcome = Outcome::Dropped {
-                    reason: DropReason::Shutdown,
-                    code: None,
-                    message: "the process stopped before it was sent".to_owned(),
-                };
                 let settled = Settled {
                     batch: batch.id,
                     destination: destination as u16,
-                    outcome,
+                    outcome: never_sent(),
                     given_back: Vec::new(),
                 };
-                self.settle(&settled, now);
+                self.settle(settled, now);
             }
         }
+        self.abandon_passages(now);
     }
 
-    fn settle(&mut self, settled: &Settled, now: Nanos) {
-        let Some(pending) = self.pending.get_mut(&settled.batch.seq) else {
-            unreachable!("a batch is settled once by each of its destinations");
-        };
-        let (pipeline, items) = (pending.pipeline, pending.items);
-        let destinations = &self.plan.pipelines[pipeline].destinations;
-        let place = destinations.iter().position(|d| *d == settled.destination);
-        let place = place.expect("a batch goes to its pipeline's destinations");
-        let row = self.ledger.shards[usize::from(self.index)].route(pipeline, place);
+    fn settle(&mut self, settled: Settled, now: Nanos) {
+        let Settled { batch, destination, outcome, given_back } = settled;
+        let leg = self.flow.take_leg(batch.seq).unwrap_or_else(|| {
+            let pending = self.pending.get(&batch.seq);
+            Leg::whole(batch.seq, pending.expect("a batch is settled once by each destination"))
+        });
+        self.outboxes[usize::from(destination)].settled(leg.bytes);
+        let returned: u64 = given_back.iter().map(|back| back.counts.items).sum();
+        let items = leg.items.checked_sub(returned).expect("nobody gives back more than they got");
+        self.enter(self.pending[&leg.root].pipeline, destination, &outcome, items);
+        self.tell_letter(&leg, &outcome, items);
+        if leg.is_awaited() {
+            self.tell_verdict(leg.root, destination, &outcome, items);
+        }
+        for back in given_back {
+            self.pass_on(&leg, destination, back, now);
+        }
+        self.end_leg(leg.root, leg.is_awaited(), now);
+    }
+
+    /// Moves items from in flight to where they ended.
+    fn enter(&self, pipeline: usize, destination: u16, outcome: &Outcome, items: u64) {
+        let row = self.row(pipeline, destination);
         row.in_flight_items.subtract(items);
-        match &settled.outcome {
+        match outcome {
             Outcome::Delivered { rejected_items } => {
                 let rejected = (*rejected_items).min(items);
                 row.delivered_items.add(items - rejected);
@@ -76,23 +88,6 @@ impl<R: Ring> Shard<R> {
                     row.add(*dropped);
                 }
                 row.delivered_items.add(items - dropped_items.iter().sum::<u64>());
-            }
-        }
-        if !pending.tickets.is_empty() {
-            let name = &self.plan.destinations[usize::from(settled.destination)].name;
-            pending.verdict.add(name, &settled.outcome, items, pending.requests == 1);
-        }
-        pending.outstanding -= 1;
-        if pending.outstanding == 0
-            && let Some(pending) = self.pending.remove(&settled.batch.seq)
-        {
-            let given_back = pending.held.into_bytes();
-            self.settled_bytes += given_back as u64;
-            self.ingest.budget.give_back(given_back);
-            for ticket in pending.tickets {
-                if let Some(ticket) = self.tickets.end_part(ticket, &pending.verdict) {
-                    self.answer_ticket(ticket, now);
-                }
             }
         }
     }
@@ -110,7 +105,7 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    fn answer_ticket(&mut self, ticket: Ticket, now: Nanos) {
+    pub(super) fn answer_ticket(&mut self, ticket: Ticket, now: Nanos) {
         let route = Route::unpack(ticket.tag);
         let Verdict { rejected_items, remark, failure } = ticket.verdict;
         self.ingest.requests_in_flight -= 1;

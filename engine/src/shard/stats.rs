@@ -83,7 +83,7 @@ impl<R: Ring> Shard<R> {
         stats.budget_taken_bytes.set(self.ingest.budget.taken_bytes() as u64);
         stats.budget_bytes.set(self.ingest.budget.bytes_max() as u64);
         stats.batches_pending.set(self.pending.len() as u64);
-        stats.batches_sealed.set(self.next_seq);
+        stats.batches_sealed.set(self.batches_sealed);
         stats.tickets.set(self.tickets.count() as u64);
         let services = self.ingest.services.stats();
         stats.health_requests.set(services.health_requests);
@@ -99,7 +99,8 @@ impl<R: Ring> Shard<R> {
         }
         stats.tls_misdirected.set(server.tls.misdirected);
         self.sharing.publish(stats);
-        let open = !self.ingest.draining && self.ingest.blocked.iter().any(|blocked| !blocked);
+        let open = !self.ingest.draining
+            && self.ingest.standings.iter().any(|standing| standing.is_open());
         stats.open.store(open, Ordering::Relaxed);
         stats.turned_at.store(now.max(1), Ordering::Relaxed);
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use forebay::config::plan::{Ack, Plan};
+use forebay::config::plan::Plan;
 use forebay_codec::compress::Compressor;
 use forebay_codec::mend::InvalidUtf8;
 use forebay_codec::signal::Signal;
@@ -11,6 +11,7 @@ use forebay_exporters::batch::Outcome;
 use forebay_net::ring::fake::Dice;
 
 use crate::payload::{self, ItemId};
+use crate::shape::{Shape, Traits};
 use crate::talk::{Got, Made, Oracle};
 
 /// The listener that takes gRPC; the other takes HTTP.
@@ -19,11 +20,12 @@ pub(crate) const GRPC: usize = 0;
 pub(crate) struct Book {
     /// By number, from 1 on.
     requests: Vec<Entry>,
-    /// By signal: the destinations that an OK waits for.
-    waits_for: [Vec<u16>; 4],
-    /// The items of each batch that a destination saw.
+    shape: Shape,
+    /// The items of each batch that a destination saw, and the way it was on there.
     batches: HashMap<u64, Vec<ItemId>>,
-    seen: HashSet<(u16, ItemId)>,
+    ways: HashMap<(u64, u16), usize>,
+    /// By way: items that some destination has, or had when they ended.
+    seen: HashSet<(usize, ItemId)>,
     babblers: HashSet<usize>,
     compressor: Compressor,
     invalid_utf8: InvalidUtf8,
@@ -40,7 +42,6 @@ pub(crate) struct Book {
 struct Entry {
     client: usize,
     listener: usize,
-    signal: Signal,
     items: u64,
     /// So many of its first items are refused: they hold what is not UTF-8.
     left_out: u64,
@@ -48,10 +49,23 @@ struct Entry {
     is_ok: Option<bool>,
     /// A destination saw some of it.
     is_taken: bool,
-    /// By destination.
-    delivered_items: HashMap<u16, u64>,
-    is_cut_by: HashSet<u16>,
-    failed_at: HashSet<u16>,
+    /// Items from here on are of the red team.
+    red_from: u64,
+    /// Of its items, and of those of the red team.
+    ways: [Vec<usize>; 2],
+    is_awaited: bool,
+    /// By way: items that ended.
+    ended_items: HashMap<usize, u64>,
+    /// Ways on which some of it was rejected, or refused and kept; or was lost.
+    is_told_of: HashSet<usize>,
+    failed_on: HashSet<usize>,
+}
+
+impl Entry {
+    /// The ways that an item has to go.
+    fn ways(&self, nth: u64) -> &[usize] {
+        &self.ways[usize::from(nth >= self.red_from)]
+    }
 }
 
 /// What is wrong with a request.
@@ -65,15 +79,11 @@ enum Flaw {
 
 impl Book {
     pub(crate) fn new(plan: &Plan) -> Book {
-        let waits_for = Signal::ALL.map(|signal| {
-            let waits = plan.pipelines.iter().filter(|pipeline| pipeline.signal == signal);
-            let waits = waits.filter(|pipeline| pipeline.ack == Ack::Delivered);
-            waits.flat_map(|pipeline| pipeline.destinations.iter().copied()).collect()
-        });
         Book {
             requests: Vec::new(),
-            waits_for,
+            shape: Shape::new(plan),
             batches: HashMap::new(),
+            ways: HashMap::new(),
             seen: HashSet::new(),
             babblers: HashSet::new(),
             compressor: Compressor::new(),
@@ -88,53 +98,74 @@ impl Book {
     }
 
     /// A batch arrived at a destination.
-    pub(crate) fn see(&mut self, destination: u16, batch: u64, items: Vec<ItemId>) {
+    pub(crate) fn see(&mut self, destination: u16, batch: u64, bytes: &[u8], items: Vec<ItemId>) {
+        let way = self.shape.way_of(destination, bytes);
+        self.ways.insert((batch, destination), way);
         for item in &items {
-            assert!(self.seen.insert((destination, *item)), "{item:?} comes twice");
+            assert!(self.seen.insert((way, *item)), "{item:?} comes twice");
             let entry = &mut self.requests[item.request as usize - 1];
             entry.is_taken = true;
             let is_refused = entry.is_ok == Some(false);
-            let waits = &self.waits_for[entry.signal.index()];
-            assert!(!is_refused || !waits.is_empty(), "{item:?} was refused, and taken");
+            assert!(!is_refused || entry.is_awaited, "{item:?} was refused, and taken");
             let is_theirs = (entry.left_out..entry.items).contains(&item.nth);
             assert!(is_theirs && entry.flaw.is_none(), "{item:?} is not to be here");
+            let is_mirror = self.shape.ways[way].is_mirror;
+            assert!(is_mirror || entry.ways(item.nth).contains(&way), "{item:?} went astray");
         }
         let known = self.batches.entry(batch).or_insert_with(|| items.clone());
         assert_eq!(*known, items, "a batch is the same everywhere");
     }
 
-    pub(crate) fn settle(&mut self, destination: u16, batch: u64, outcome: &Outcome) {
-        let items = self.batches[&batch].clone();
-        for item in &items {
+    /// Items of a batch go on from here: to another destination, or as dead letters.
+    pub(crate) fn give_back(&mut self, destination: u16, batch: u64, items: &[ItemId], kept: bool) {
+        let way = self.ways[&(batch, destination)];
+        for item in items {
+            assert!(self.seen.remove(&(way, *item)), "{item:?} was not here");
             let entry = &mut self.requests[item.request as usize - 1];
-            *entry.delivered_items.entry(destination).or_default() += 1;
-            match outcome {
-                Outcome::Delivered { rejected_items: 0 } => {}
-                Outcome::Delivered { .. } => _ = entry.is_cut_by.insert(destination),
-                _ => _ = entry.failed_at.insert(destination),
+            if kept {
+                entry.is_told_of.insert(way);
             }
         }
     }
 
-    /// How many items of those whose client heard OK no destination in `all` saw, and all that
-    /// any saw, each once for each destination.
-    pub(crate) fn missing_items(&self, destinations: impl Fn(Signal) -> Vec<u16>) -> u64 {
+    /// These items of a batch, and no others, ended here.
+    pub(crate) fn settle(
+        &mut self,
+        destination: u16,
+        batch: u64,
+        items: &[ItemId],
+        outcome: &Outcome,
+    ) {
+        let way = self.ways[&(batch, destination)];
+        for item in items {
+            let entry = &mut self.requests[item.request as usize - 1];
+            *entry.ended_items.entry(way).or_default() += 1;
+            match outcome {
+                Outcome::Delivered { rejected_items: 0 } => {}
+                Outcome::Delivered { .. } => _ = entry.is_told_of.insert(way),
+                _ => _ = entry.failed_on.insert(way),
+            }
+        }
+    }
+
+    /// How many items of those whose client heard OK nobody has, or had when they ended: each once
+    /// for each way that it had to go.
+    pub(crate) fn missing_items(&self) -> u64 {
         let mut missing = 0;
         for (place, entry) in self.requests.iter().enumerate() {
             if entry.is_ok != Some(true) {
                 continue;
             }
-            for destination in destinations(entry.signal) {
-                let item = |nth| ItemId { request: place as u64 + 1, nth };
-                let is_missing = |nth: &u64| !self.seen.contains(&(destination, item(*nth)));
-                missing += (entry.left_out..entry.items).filter(is_missing).count() as u64;
+            for nth in entry.left_out..entry.items {
+                let item = ItemId { request: place as u64 + 1, nth };
+                missing += entry
+                    .ways(nth)
+                    .iter()
+                    .filter(|way| !self.seen.contains(&(**way, item)))
+                    .count();
             }
         }
-        missing
-    }
-
-    pub(crate) fn seen_at(&self, destination: u16) -> u64 {
-        self.seen.iter().filter(|(seen_at, _)| *seen_at == destination).count() as u64
+        missing as u64
     }
 
     fn draw_flaw(dice: &mut Dice) -> Option<Flaw> {
@@ -166,9 +197,13 @@ impl Oracle for Book {
             flaw = Some(Flaw::Text);
         }
         let is_left_out = is_spoilt && self.invalid_utf8 == InvalidUtf8::RefuseItem;
+        let red_from = match is_json || dice.of_1000(500) {
+            true => items,
+            false => dice.below(items + 1),
+        };
         let mut body = match is_json {
             true => payload::json(signal, id, items, padding),
-            false => payload::proto(signal, id, items, padding, is_spoilt),
+            false => payload::proto(signal, id, items, padding, is_spoilt, red_from),
         };
         if flaw == Some(Flaw::Garbage) {
             body.truncate(body.len() / 2);
@@ -199,19 +234,28 @@ impl Oracle for Book {
         if is_grpc && dice.of_1000(100) {
             headers.push(("grpc-timeout", "3m"));
         }
+        let tenant = dice.of_1000(300).then(|| ["acme", "other"][dice.below(2) as usize]);
+        headers.extend(tenant.map(|tenant| ("x-tenant", tenant)));
         let body = if is_grpc { payload::framed(&body, zipped) } else { body };
+        let ways =
+            [false, true].map(|is_red| self.shape.ways_for(&Traits { signal, tenant, is_red }));
+        let has_some = [red_from > 0, red_from < items];
+        let met = ways.iter().zip(has_some).filter(|(_, has_some)| *has_some);
+        let is_awaited = met.flat_map(|(ways, _)| ways).any(|way| self.shape.ways[*way].is_awaited);
         self.requests.push(Entry {
             client,
             listener,
-            signal,
             items,
             left_out: u64::from(is_left_out),
             flaw,
             is_ok: None,
             is_taken: false,
-            delivered_items: HashMap::new(),
-            is_cut_by: HashSet::new(),
-            failed_at: HashSet::new(),
+            red_from,
+            is_awaited,
+            ways,
+            ended_items: HashMap::new(),
+            is_told_of: HashSet::new(),
+            failed_on: HashSet::new(),
         });
         Made { id, path: path.to_owned(), headers, body }
     }
@@ -240,25 +284,35 @@ impl Oracle for Book {
         self.late += u64::from(text.contains("not delivered within"));
         self.out_of_memory += u64::from(text.contains("memory budget"));
         if let Some((_, named)) = text.split_once("batch-") {
-            let batch = named.split('-').next().and_then(|number| number.parse().ok());
-            let items = &self.batches[&batch.expect("a batch's number")];
-            let has_part = items.iter().any(|item| item.request == id);
-            assert!(has_part, "{id} is told of a batch that it is not in: {text}");
+            let mut numbers = named.split(|letter: char| !letter.is_ascii_digit());
+            let mut number = || numbers.next().and_then(|number| number.parse().ok());
+            let (batch, at) = (number().expect("a batch's number"), number().expect("where"));
+            let has_part = self.batches[&batch].iter().any(|item| item.request == id);
+            // Of a batch that travels in parts everybody hears what became of each part; and what
+            // is left of a group whose items were refused travels, too.
+            let may_be_apart = !self.shape.is_plain(at as u16) || entry.left_out > 0;
+            assert!(has_part || may_be_apart, "{id} is told of a batch without it: {text}");
         }
-        let waits_for = &self.waits_for[entry.signal.index()];
         if !is_ok {
-            assert!(!entry.is_taken || !waits_for.is_empty(), "{id} was taken: {got:?}");
+            assert!(!entry.is_taken || entry.is_awaited, "{id} was taken: {got:?}");
             return;
         }
         let empty = if is_grpc { &[0; 5][..] } else { b"{}" };
         let is_told = !got.body.is_empty() && got.body != empty;
         assert!(entry.left_out == 0 || is_told, "{id} was not told what is left out: {got:?}");
-        for destination in waits_for {
-            let delivered = entry.delivered_items.get(destination).copied().unwrap_or(0);
-            assert_eq!(delivered, entry.items - entry.left_out, "{id} at {destination}: {got:?}");
-            assert!(!entry.failed_at.contains(destination), "{id} failed at {destination}");
-            let is_cut = entry.is_cut_by.contains(destination);
-            assert!(!is_cut || is_told, "{id} lost items and was not told: {got:?}");
+        let mut due: HashMap<usize, u64> = HashMap::new();
+        for nth in entry.left_out..entry.items {
+            for way in entry.ways(nth) {
+                *due.entry(*way).or_default() += 1;
+            }
+        }
+        due.retain(|way, _| self.shape.ways[*way].is_awaited);
+        for (way, items) in due {
+            let ended = entry.ended_items.get(&way).copied().unwrap_or(0);
+            assert_eq!(ended, items, "{id} on way {way}: {got:?}");
+            assert!(!entry.failed_on.contains(&way), "{id} failed on way {way}");
+            let is_owed_a_word = entry.is_told_of.contains(&way);
+            assert!(!is_owed_a_word || is_told, "{id} lost items and was not told: {got:?}");
         }
     }
 

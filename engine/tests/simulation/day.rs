@@ -6,19 +6,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay::config::plan::{Ack, Batch, Plan};
+use forebay::config::plan::{Ack, Batch, Output, Plan, Priorities, Priority, ShiftBy};
 use forebay::config::{self, Source};
 use forebay::handoff::{ReturnPaths, ReturnQueue};
-use forebay::ledger::Ledger;
+use forebay::ledger::{Ledger, MIRROR_FULL, PassReason, RefuseReason};
 use forebay::neighbours::Neighbours;
 use forebay::shard::{Parts, Phase, Shard, ShardStats};
 use forebay_codec::mend::InvalidUtf8;
-use forebay_codec::signal::Signal;
 use forebay_exporters::batch::DropReason;
+use forebay_exporters::breaker;
+use forebay_exporters::cluster::Cluster;
 use forebay_exporters::lane::Lane;
 use forebay_net::request::Nanos;
 use forebay_net::ring::fake::{Dice, Network, Temper};
 use forebay_net::ring::{Options, Rung};
+use http::HeaderName;
 
 use crate::book::{Book, GRPC};
 use crate::customer::{Customer, House};
@@ -32,16 +34,43 @@ const DRAIN_TIMEOUT: Nanos = 3 * SECOND;
 const DAY: Duration = Duration::from_secs(60);
 const TURNS_MAX: u64 = 1_000_000;
 
-/// No destination gets the same item twice: each stands in one pipeline of a signal.
+/// Each destination stands behind one output, so that what it gets says on which way it is.
 const CONFIGURATION: &str = "
 receivers: {otlp: {protocols: {grpc: {endpoint: 'localhost:4317'}, \
                                http: {endpoint: 'localhost:4318'}}}}
-exporters: {nop/a: , nop/b: , nop/c: }
+exporters:
+  otlp_grpc/a: {endpoint: 'a:1', tls: {insecure: true}, dead_letter: nop/letters}
+  otlp_grpc/b: {endpoint: 'b:1', tls: {insecure: true}, dead_letter: nop/letters}
+  nop/c:
+  nop/d:
+  nop/e:
+  nop/f:
+  nop/g:
+  nop/h:
+  nop/mirror:
+  nop/letters:
+connectors:
+  failover: {priority_levels: [[traces/b], [traces/c]]}
+  mirror: {pipelines: [traces/mirror], percent: 50}
+  shift: {shares: {traces/d: 70, traces/e: 30}}
+  routing:
+    table:
+      - {context: request, condition: 'request[\"x-tenant\"] == \"acme\"', pipelines: [logs/acme]}
+      - {condition: 'attributes[\"team\"] == \"red\"', pipelines: [logs/red]}
+    default_pipelines: [logs/rest]
 service:
   pipelines:
-    traces: {receivers: [otlp], exporters: [nop/a, nop/b]}
-    traces/second: {receivers: [otlp], exporters: [nop/c]}
-    logs: {receivers: [otlp], exporters: [nop/c]}
+    traces: {receivers: [otlp], exporters: [otlp_grpc/a, failover, mirror]}
+    traces/b: {receivers: [failover], exporters: [otlp_grpc/b]}
+    traces/c: {receivers: [failover], exporters: [nop/c]}
+    traces/mirror: {receivers: [mirror], exporters: [nop/mirror]}
+    traces/second: {receivers: [otlp], exporters: [shift]}
+    traces/d: {receivers: [shift], exporters: [nop/d]}
+    traces/e: {receivers: [shift], exporters: [nop/e]}
+    logs: {receivers: [otlp], exporters: [routing]}
+    logs/acme: {receivers: [routing], exporters: [nop/f]}
+    logs/red: {receivers: [routing], exporters: [nop/g]}
+    logs/rest: {receivers: [routing], exporters: [nop/h]}
 ";
 
 /// What days brought, in sum.
@@ -59,6 +88,13 @@ pub(crate) struct Sums {
     dropped: u64,
     no_buffers: u64,
     abandoned: u64,
+    /// Items that went on from one destination to another, by reason.
+    passed_on: [u64; PassReason::ALL.len()],
+    mirror_full: u64,
+    unrouted: u64,
+    /// Requests that were sent away because destinations refused, or for others' priority.
+    refused_early: u64,
+    shed: u64,
 }
 
 /// Lives through a day. Panics if anything is not as it has to be.
@@ -85,6 +121,9 @@ pub(crate) fn live(plan: &Plan, seed: u64) -> Sums {
             (0..cores).map(|_| lane()).collect()
         })
         .collect();
+    let epoch = Instant::now();
+    let clusters: Vec<Arc<Cluster>> =
+        plan.destinations.iter().map(|d| Cluster::new(&d.backends, epoch)).collect();
     let parts = Parts {
         index: 0,
         plan: plan.clone(),
@@ -94,16 +133,17 @@ pub(crate) fn live(plan: &Plan, seed: u64) -> Sums {
         returns: returns.clone(),
         phase: phase.clone(),
         lanes: lanes.clone(),
+        clusters: clusters.clone(),
         sockets: plan.listeners.iter().map(|_| network.listener()).collect(),
         acceptors: Vec::new(),
         neighbours: Neighbours::alone(),
-        epoch: Instant::now(),
+        epoch,
     };
     let shard = Shard::new(parts, network.ring(&options));
     assert_eq!(shard.rung(), options.highest);
 
     let paths = ReturnPaths(vec![returns.clone()]);
-    let destinations = Destinations::new(lanes, paths, dice.fork());
+    let destinations = Destinations::new(&plan, lanes, clusters, epoch, paths, dice.fork());
     let day = Day::new(&network, &plan, destinations, phase, returns.clone(), dice);
     let day = Rc::new(RefCell::new(day));
     let others = day.clone();
@@ -147,7 +187,32 @@ fn drawn(mut plan: Plan, dice: &mut Dice) -> Plan {
             },
         };
     }
+    for pipeline in &mut plan.pipelines {
+        for output in &mut pipeline.outputs {
+            if let Output::Shift { by, .. } = output
+                && dice.of_1000(500)
+            {
+                *by = ShiftBy::TraceId;
+            }
+        }
+        if dice.of_1000(300) {
+            pipeline.routings.iter_mut().for_each(|routing| routing.otherwise.clear());
+        }
+    }
+    plan.engine.priorities = Priorities {
+        are_told_apart: dice.of_1000(500),
+        tenants: Some((
+            HeaderName::from_static("x-tenant"),
+            vec![("acme".to_owned(), Priority::High), ("other".to_owned(), Priority::Low)],
+        )),
+    };
     for destination in &mut plan.destinations {
+        // One failure shuts an endpoint off for the rest of the day.
+        destination.backends.breaker = breaker::Settings {
+            failure_threshold: 1,
+            recovery_timeout: DAY,
+            ..breaker::Settings::default()
+        };
         destination.queue.consumers = 1;
         destination.queue.batches_max = 1 + dice.below(20) as usize;
     }
@@ -297,32 +362,42 @@ impl Day {
         let totals = ledger.totals(plan);
         assert!(totals.is_balanced(), "{}", totals.to_text());
         assert_eq!(totals.in_flight_items(), 0, "{}", totals.to_text());
-        let mut unseen = 0;
+        let (mut unseen, mut mirror_full) = (0, 0);
+        let mut passed_on = [0; PassReason::ALL.len()];
         for (index, destination) in plan.destinations.iter().enumerate() {
             let mut tally = Tally::default();
+            let mut passed = [0; PassReason::ALL.len()];
             for route in totals.routes.iter().filter(|r| r.destination == destination.name) {
                 tally.delivered += route.delivered_items;
                 for (sum, dropped) in tally.dropped.iter_mut().zip(route.dropped_items) {
                     *sum += dropped;
                 }
+                for (sum, items) in passed.iter_mut().zip(route.passed_on_items) {
+                    *sum += items;
+                }
+                mirror_full += route.dropped_items[MIRROR_FULL];
             }
             let seen = &self.destinations.tallies()[index];
             // What was never offered to a lane is dropped by the shard itself.
             let shutdown = DropReason::Shutdown.index();
             let never_offered = tally.dropped[shutdown] - seen.dropped[shutdown];
             tally.dropped[shutdown] -= never_offered;
+            // What one gave back may go to it again, and what it never had to another at once.
+            (tally.failed_over, tally.refused) = (seen.failed_over, seen.refused);
+            assert_eq!(passed[PassReason::DeadLetter as usize], seen.refused);
             assert_eq!(tally, *seen, "{}: {}", destination.name, totals.to_text());
             assert!(never_offered == 0 || self.book.is_abandoned);
-            let sum = tally.delivered + tally.dropped.iter().sum::<u64>();
-            assert_eq!(sum, self.book.seen_at(index as u16), "{}", destination.name);
             unseen += never_offered;
+            for (sum, items) in passed_on.iter_mut().zip(passed) {
+                *sum += items;
+            }
         }
-        let takers = |signal: Signal| {
-            let takers = plan.pipelines.iter().filter(|pipeline| pipeline.signal == signal);
-            takers.flat_map(|pipeline| pipeline.destinations.clone()).collect()
-        };
-        let missing = self.book.missing_items(takers);
+        let missing = self.book.missing_items();
         assert!(missing <= unseen, "{missing} acknowledged items are lost");
+        let refused = |reasons: &[RefuseReason]| -> u64 {
+            let counts = totals.doors.iter().map(|door| door.refused_requests);
+            counts.map(|counts| reasons.iter().map(|r| counts[*r as usize]).sum::<u64>()).sum()
+        };
         Sums {
             days: 1,
             turns: self.turns,
@@ -334,6 +409,11 @@ impl Day {
             delivered: totals.routes.iter().map(|route| route.delivered_items).sum(),
             dropped: totals.dropped_items(),
             abandoned: u64::from(self.book.is_abandoned),
+            passed_on,
+            mirror_full,
+            unrouted: totals.unrouted_items(),
+            refused_early: refused(&[RefuseReason::Refusing]),
+            shed: refused(&[RefuseReason::ShedLow, RefuseReason::ShedNormal]),
             ..Sums::default()
         }
     }
@@ -353,6 +433,13 @@ impl Sums {
         self.dropped += other.dropped;
         self.no_buffers += other.no_buffers;
         self.abandoned += other.abandoned;
+        for (sum, items) in self.passed_on.iter_mut().zip(other.passed_on) {
+            *sum += items;
+        }
+        self.mirror_full += other.mirror_full;
+        self.unrouted += other.unrouted;
+        self.refused_early += other.refused_early;
+        self.shed += other.shed;
     }
 
     /// Whether enough happened: days on which nothing does prove nothing.
@@ -368,7 +455,11 @@ impl Sums {
             self.dropped,
             self.no_buffers,
             self.abandoned,
+            self.mirror_full,
+            self.unrouted,
+            self.refused_early,
+            self.shed,
         ];
-        happened.iter().all(|times| *times > 0)
+        happened.iter().chain(&self.passed_on).all(|times| *times > 0)
     }
 }

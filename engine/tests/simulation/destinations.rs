@@ -1,16 +1,24 @@
 //! Fake destinations: they take batches from their lanes when it pleases them, and settle each
-//! some day, in any order and with any outcome.
+//! some day, in any order and with any outcome, or give parts of it back.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use forebay::config::plan::Plan;
 use forebay::handoff::ReturnPaths;
-use forebay_exporters::batch::{Batch, DropReason, Outcome, Returns, Settled};
+use forebay_codec::check::check;
+use forebay_codec::split::split;
+use forebay_exporters::batch::{Batch, DropReason, GivenBack, Outcome, Returns, Settled, Why};
+use forebay_exporters::breaker;
+use forebay_exporters::cluster::Cluster;
+use forebay_exporters::discovery::Endpoint;
 use forebay_exporters::lane::Lane;
 use forebay_net::request::Nanos;
 use forebay_net::ring::fake::Dice;
 
 use crate::book::Book;
-use crate::payload::items_in;
+use crate::payload::{ItemId, items_in};
 
 pub(crate) struct Destinations {
     /// By destination, then by exporter core.
@@ -18,6 +26,8 @@ pub(crate) struct Destinations {
     returns: ReturnPaths,
     held: Vec<Held>,
     tallies: Vec<Tally>,
+    fleets: Vec<Fleet>,
+    epoch: Instant,
     dice: Dice,
     /// How long a batch is held, at most.
     patience: Nanos,
@@ -27,6 +37,15 @@ pub(crate) struct Destinations {
     troubled: u32,
     /// They give nothing back when the process drains, until it stops to wait for them.
     are_stubborn: bool,
+}
+
+/// Who stands behind a destination: one endpoint, which may be shut off.
+struct Fleet {
+    cluster: Arc<Cluster>,
+    keeps_refused: bool,
+    is_there: bool,
+    /// When it comes or goes.
+    changes_at: Nanos,
 }
 
 struct Held {
@@ -41,18 +60,34 @@ struct Held {
 pub(crate) struct Tally {
     pub(crate) delivered: u64,
     pub(crate) dropped: [u64; DropReason::ALL.len()],
+    /// Given back: for another to take, and for good.
+    pub(crate) failed_over: u64,
+    pub(crate) refused: u64,
 }
 
 impl Destinations {
     pub(crate) fn new(
+        plan: &Plan,
         lanes: Vec<Vec<Arc<Lane>>>,
+        clusters: Vec<Arc<Cluster>>,
+        epoch: Instant,
         returns: ReturnPaths,
         mut dice: Dice,
     ) -> Destinations {
+        let is_calm = dice.of_1000(300);
+        let fleet = |(cluster, destination): (Arc<Cluster>, &_)| {
+            let changes_at = if is_calm { Nanos::MAX } else { dice.below(30_000_000) };
+            let forebay_exporters::destination::Destination { keeps_refused, .. } = destination;
+            cluster.apply(epoch, &[Endpoint::local("somebody")]);
+            Fleet { cluster, keeps_refused: *keeps_refused, is_there: true, changes_at }
+        };
+        let fleets = clusters.into_iter().zip(&plan.destinations).map(fleet).collect();
         let patience = if dice.of_1000(500) { 200_000 } else { 50_000_000 };
         Destinations {
             tallies: vec![Tally::default(); lanes.len()],
             lanes,
+            fleets,
+            epoch,
             returns,
             held: Vec::new(),
             patience: 1 + dice.below(patience),
@@ -68,7 +103,8 @@ impl Destinations {
     }
 
     pub(crate) fn next_at(&self) -> Option<Nanos> {
-        self.held.iter().map(|held| held.due).min()
+        let fleets = self.fleets.iter().map(|fleet| fleet.changes_at);
+        self.held.iter().map(|held| held.due).chain(fleets).min()
     }
 
     /// From here on nothing is taken; what is here already is settled in the next turn.
@@ -78,6 +114,7 @@ impl Destinations {
 
     /// Takes some of what is there, and settles what is due.
     pub(crate) fn turn(&mut self, now: Nanos, is_draining: bool, book: &mut Book) {
+        self.come_and_go(now);
         for destination in 0..self.lanes.len() {
             for lane in self.lanes[destination].clone() {
                 while book.is_abandoned || self.dice.of_1000(400) {
@@ -112,10 +149,11 @@ impl Destinations {
         now: Nanos,
         book: &mut Book,
     ) {
-        let items = items_in(&batch.chain.concat());
+        let bytes = batch.chain.concat();
+        let items = items_in(&bytes);
         assert_eq!(items.len() as u64, batch.counts.items);
         assert_eq!(batch.chain.iter().map(|part| part.len() as u64).sum::<u64>(), batch.bytes);
-        book.see(destination, batch.id.seq, items);
+        book.see(destination, batch.id.seq, &bytes, items);
         let due = match self.dice.of_1000(self.stuck) {
             true => Nanos::MAX,
             false => now + self.dice.below(self.patience),
@@ -123,23 +161,94 @@ impl Destinations {
         self.held.push(Held { due, destination, lane: lane.clone(), batch });
     }
 
+    /// Whoever is there is shut off, or somebody else comes.
+    fn come_and_go(&mut self, now: Nanos) {
+        let instant = self.epoch + Duration::from_nanos(now);
+        for fleet in self.fleets.iter_mut().filter(|fleet| fleet.changes_at <= now) {
+            fleet.is_there = !fleet.is_there;
+            match fleet.is_there {
+                // Somebody new, of whom nothing bad is known.
+                true => {
+                    let name = format!("somebody {}", self.dice.number());
+                    fleet.cluster.apply(instant, &[Endpoint::local(&name)]);
+                }
+                false => {
+                    let snapshot = fleet.cluster.endpoints().snapshot();
+                    let call = snapshot.endpoints()[0].admit(instant).expect("it is closed");
+                    let mut rng = fastrand::Rng::with_seed(self.dice.number());
+                    call.end(instant, breaker::Outcome::Failure, &mut rng);
+                }
+            }
+            assert_eq!(fleet.cluster.refuses(instant).is_none(), fleet.is_there);
+            let stay = if fleet.is_there { 60_000_000 } else { 20_000_000 };
+            fleet.changes_at = now + 1 + self.dice.below(stay);
+        }
+    }
+
     fn settle(&mut self, held: &Held, book: &mut Book) {
         let Held { destination, batch, lane, .. } = held;
+        let (mut rest, given_back) = match book.is_abandoned {
+            true => (vec![batch.chain.concat()], Vec::new()),
+            false => self.draw_given_back(batch, *destination, book),
+        };
+        let items: Vec<ItemId> = rest.iter_mut().flat_map(|bytes| items_in(bytes)).collect();
+        let count = items.len() as u64;
         let outcome = match book.is_abandoned {
             true => dropped(DropReason::Shutdown, batch, *destination, &mut self.dice),
-            false => self.draw_outcome(batch, *destination),
+            false if count == 0 => Outcome::Delivered { rejected_items: 0 },
+            false => self.draw_outcome(batch, *destination, count),
         };
-        self.tallies[usize::from(*destination)].add(&outcome, batch.counts.items);
-        book.settle(*destination, batch.id.seq, &outcome);
+        self.tallies[usize::from(*destination)].add(&outcome, count);
+        book.settle(*destination, batch.id.seq, &items, &outcome);
         let (batch_id, destination) = (batch.id, *destination);
-        let settled = Settled { batch: batch_id, destination, outcome, given_back: Vec::new() };
+        let settled = Settled { batch: batch_id, destination, outcome, given_back };
         self.returns.settle(settled).expect("there is room for more ends than there are batches");
         lane.let_go(batch);
     }
 
-    fn draw_outcome(&mut self, batch: &Batch, destination: u16) -> Outcome {
+    /// What of a batch ends here, and what goes back.
+    fn draw_given_back(
+        &mut self,
+        batch: &Batch,
+        destination: u16,
+        book: &mut Book,
+    ) -> (Vec<Vec<u8>>, Vec<GivenBack>) {
+        let fleet = &self.fleets[usize::from(destination)];
         let dice = &mut self.dice;
-        let items = batch.counts.items;
+        let may_move = batch.may_fail_over && (!fleet.is_there || dice.of_1000(30));
+        let may_refuse = fleet.keeps_refused && dice.of_1000(self.troubled);
+        if !may_move && !may_refuse {
+            return (vec![batch.chain.concat()], Vec::new());
+        }
+        let checked = check(batch.signal, Bytes::from(batch.chain.concat())).expect("it checks");
+        let items_max = 1 + dice.below(batch.counts.items);
+        let (mut rest, mut given_back) = (Vec::new(), Vec::new());
+        for piece in split(checked, items_max, 0) {
+            let bytes = piece.parts.concat();
+            let is_refused = may_refuse && (!may_move || dice.of_1000(500));
+            if dice.of_1000(300) {
+                rest.push(bytes);
+                continue;
+            }
+            let why = match is_refused {
+                true => {
+                    let message = message(batch, destination);
+                    Why::Refused { reason: DropReason::Refused, code: Some(3), message }
+                }
+                false => Why::Failover,
+            };
+            let tally = &mut self.tallies[usize::from(destination)];
+            let count = if is_refused { &mut tally.refused } else { &mut tally.failed_over };
+            *count += piece.counts.items;
+            book.give_back(destination, batch.id.seq, &items_in(&bytes), is_refused);
+            let (bytes, counts, chain) = (piece.bytes, piece.counts, piece.parts);
+            given_back.push(GivenBack { chain, bytes, counts, why });
+        }
+        (rest, given_back)
+    }
+
+    fn draw_outcome(&mut self, batch: &Batch, destination: u16, items: u64) -> Outcome {
+        let dice = &mut self.dice;
         if !dice.of_1000(self.troubled) {
             return Outcome::Delivered { rejected_items: 0 };
         }

@@ -8,6 +8,7 @@ mod book;
 mod day;
 mod destinations;
 mod payload;
+mod shape;
 
 #[path = "../../../net/tests/simulation/customer.rs"]
 mod customer;

@@ -15,35 +15,61 @@ pub(crate) struct ItemId {
 }
 
 /// A request in protobuf with `items` spans or log records, each with `padding` bytes more; the
-/// first may hold what is not UTF-8.
+/// first may hold what is not UTF-8. From the item `red_from` on they are of a red team.
 pub(crate) fn proto(
     signal: Signal,
     request: u64,
     items: u64,
     padding: usize,
     is_spoilt: bool,
+    red_from: u64,
 ) -> Vec<u8> {
-    let mut scope = Vec::new();
-    for nth in 0..items {
-        let mut text = text(request, nth, padding).into_bytes();
-        if is_spoilt && nth == 0 {
-            text.push(0xff);
+    let mut whole = Vec::new();
+    for (is_red, numbers) in [(false, 0..red_from.min(items)), (true, red_from..items)] {
+        if numbers.is_empty() {
+            continue;
         }
-        let mut item = Vec::new();
-        match signal {
-            Signal::Traces => put(5, &text, &mut item),
-            _ => {
-                let mut value = Vec::new();
-                put(1, &text, &mut value);
-                put(5, &value, &mut item);
+        let (mut scope, mut group) = (Vec::new(), Vec::new());
+        for nth in numbers {
+            let mut text = text(request, nth, padding).into_bytes();
+            if is_spoilt && nth == 0 {
+                text.push(0xff);
             }
+            put(2, &item(signal, request ^ nth << 32, &text), &mut scope);
         }
-        put(2, &item, &mut scope);
+        if is_red {
+            put(1, &team(b"red"), &mut group);
+        }
+        put(2, &scope, &mut group);
+        put(1, &group, &mut whole);
     }
-    let (mut resource, mut whole) = (Vec::new(), Vec::new());
-    put(2, &scope, &mut resource);
-    put(1, &resource, &mut whole);
     whole
+}
+
+fn item(signal: Signal, trace: u64, text: &[u8]) -> Vec<u8> {
+    let mut item = Vec::new();
+    match signal {
+        Signal::Traces => {
+            put(1, &u128::from(trace + 1).to_be_bytes(), &mut item);
+            put(5, text, &mut item);
+        }
+        _ => {
+            let mut value = Vec::new();
+            put(1, text, &mut value);
+            put(5, &value, &mut item);
+        }
+    }
+    item
+}
+
+/// A resource with the attribute `team`.
+fn team(name: &[u8]) -> Vec<u8> {
+    let (mut value, mut pair, mut resource) = (Vec::new(), Vec::new(), Vec::new());
+    put(1, name, &mut value);
+    put(1, b"team", &mut pair);
+    put(2, &value, &mut pair);
+    put(1, &pair, &mut resource);
+    resource
 }
 
 /// The same in JSON.

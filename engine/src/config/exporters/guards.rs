@@ -30,11 +30,11 @@ pub(crate) const CIRCUIT_BREAKER: Table = Table {
         value(
             "recovery_timeout",
             "duration",
-            "5s",
+            "1s",
             "Open for so long and up to a quarter more, then one request at a time tries the \
              endpoint. Each opening that follows soon lasts twice as long.",
         ),
-        value("recovery_timeout_max", "duration", "60s", "Never longer, that quarter aside."),
+        value("recovery_timeout_max", "duration", "30s", "Never longer, that quarter aside."),
         value("success_threshold", "requests", "3", "Tries in a row that have to work."),
         value(
             "max_ejection_percent",

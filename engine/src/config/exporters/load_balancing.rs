@@ -122,7 +122,7 @@ pub(crate) fn read(section: &Section<'_>) -> Option<Made> {
             section.report.add(Problem::warning(otlp.place_of(key), what).why(why));
         }
     }
-    otlp::remote(queue, retry, Kind::OtlpGrpc(settings), backends, Vec::new())
+    otlp::remote(&otlp, queue, retry, Kind::OtlpGrpc(settings), backends, Vec::new())
 }
 
 fn found(section: &Section<'_>, resolver: &Section<'_>) -> Option<Found> {

@@ -73,6 +73,12 @@ pub(crate) const GRPC: Table = Table {
             "forebay's own: larger requests are never \
             sent. Before compression; OTLP's limit for clients.",
         ),
+        value(
+            "dead_letter",
+            "name of an exporter",
+            "",
+            "forebay's own: what this one refuses for good goes there, with the reason.",
+        ),
         ignored("wait_for_ready", "a batch always waits in its queue for a connection"),
         ignored("read_buffer_size", OWN_BUFFERS),
         ignored("write_buffer_size", OWN_BUFFERS),
@@ -141,6 +147,12 @@ pub(crate) const HTTP: Table = Table {
             "64MiB",
             "forebay's own: larger requests are never \
             sent. Before compression; OTLP's limit for clients.",
+        ),
+        value(
+            "dead_letter",
+            "name of an exporter",
+            "",
+            "forebay's own: what this one refuses for good goes there, with the reason.",
         ),
         only("disable_keep_alives", "false", "connections are kept: remove it"),
         ignored("max_idle_conns", "idle connections count towards max_conns_per_host"),
@@ -224,7 +236,7 @@ pub(crate) fn grpc(section: &Section<'_>) -> Option<Made> {
     let settings = grpc_settings(section, name);
     let backends = found.map(|found| guarded(section, found, settings.timeout, true));
     // Last: all of the section's problems shall be found before it may be missing.
-    remote(section, section, Kind::OtlpGrpc(settings), backends, Vec::new())
+    remote(section, section, section, Kind::OtlpGrpc(settings), backends, Vec::new())
 }
 
 /// `name`: what requests call the peer unless `authority` says otherwise.
@@ -279,7 +291,7 @@ pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
         false => urls.and_then(|urls| Found::at(&address(&urls[0], 80))),
     };
     let backends = found.map(|found| guarded(section, found, settings.timeout, false));
-    remote(section, section, Kind::OtlpHttp(settings), backends, signals_missing)
+    remote(section, section, section, Kind::OtlpHttp(settings), backends, signals_missing)
 }
 
 /// `host:port` of a URL.
@@ -296,6 +308,7 @@ fn own_addresses(urls: &[Uri; 4]) -> Option<[String; 4]> {
 
 /// `queue` and `retry` are the sections that have those blocks.
 pub(crate) fn remote(
+    section: &Section<'_>,
     queue: &Section<'_>,
     retry: &Section<'_>,
     kind: Kind,
@@ -311,6 +324,9 @@ pub(crate) fn remote(
             batch: delivery::queue_batch(&queue),
             waits_for_result: queue.flag("wait_for_result"),
             waits_place: queue.place_of("wait_for_result").clone(),
+            dead_letter: section
+                .read("dead_letter", values::text)
+                .map(|name| (name, section.place_of("dead_letter").clone())),
             signals_missing,
         }),
         kind,

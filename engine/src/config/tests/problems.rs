@@ -72,7 +72,7 @@ fn wrong_forms_are_named() {
 fn what_the_collector_has_and_forebay_has_not_says_what_to_do() {
     refuses(
         "connectors: {forward: }",
-        &["connectors is not supported & leave them to a Collector"],
+        &["unknown connector type \"forward\" & leave \"forward\" to a Collector"],
     );
     refuses(
         "receivers: {otlp: {protocols: {grpc: {auth: {authenticator: b}, \

@@ -6,6 +6,7 @@ use std::fs;
 use std::time::Instant;
 
 use forebay_exporters::discovery::Watcher;
+use rcgen::generate_simple_self_signed;
 
 use super::*;
 use crate::control::tests::{FLEETS, METRICS_PAGE, view};
@@ -13,13 +14,36 @@ use crate::ledger::Transport;
 
 const HEADING: &str = "## Every metric\n";
 
+/// [`FLEETS`] with TLS and a routing.
+fn everything() -> String {
+    let made = generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let file = |name: &str, text: String| {
+        let path = std::env::temp_dir().join(format!("forebay-{}-{name}", std::process::id()));
+        fs::write(&path, text).expect("a file can be written");
+        path.display().to_string()
+    };
+    let cert = file("metrics-cert.pem", made.cert.pem());
+    let key = file("metrics-key.pem", made.signing_key.serialize_pem());
+    let tls = format!("{{cert_file: '{cert}', key_file: '{key}'}}");
+    let http = format!("http: {{endpoint: '127.0.0.1:0', tls: {tls}}}");
+    let grpc = "grpc: {endpoint: '127.0.0.1:0'}";
+    let logs = "logs: {receivers: [otlp], processors: [filter], exporters: [otlp_grpc]}";
+    let routed = "logs: {receivers: [otlp], processors: [filter], exporters: [routing]}
+    logs/others: {receivers: [routing], exporters: [otlp_grpc]}
+connectors: {routing: {default_pipelines: [logs/others], table: [{context: resource, \
+        condition: 'attributes[\"k\"] == \"v\"', pipelines: [logs/others]}]}}";
+    assert!(FLEETS.contains(grpc) && FLEETS.contains(logs));
+    FLEETS.replace(grpc, &format!("{grpc}, {http}")).replace(logs, routed)
+}
+
 /// A row for each family of a page on which each has a sample.
 fn rows() -> String {
-    let view = view(FLEETS);
+    let view = view(&everything());
     for signal in Signal::ALL {
         let door = view.ledger.shards[0].door(0, Transport::Grpc, signal);
         door.received_items.add(1);
         door.requests[0].add(1);
+        door.refused_requests[0].add(1);
     }
     let discovery = view.plan.destinations[1].backends.discovery.clone();
     view.discovered[1].note(Instant::now(), Watcher::new(discovery).status());
