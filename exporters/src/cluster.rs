@@ -5,6 +5,7 @@
 //! anything. Sans I/O: time is an argument.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::balance::{Balancer, Bound};
@@ -19,6 +20,8 @@ pub struct Cluster {
     backends: Backends,
     endpoints: Arc<Endpoints>,
     budget: Arc<RetryBudget>,
+    /// An exporter core checks the endpoints' health for all.
+    has_checker: AtomicBool,
 }
 
 impl Cluster {
@@ -33,6 +36,7 @@ impl Cluster {
             endpoints: Endpoints::new(options, epoch),
             budget: Arc::new(RetryBudget::new(backends.retry_budget, epoch)),
             backends: backends.clone(),
+            has_checker: AtomicBool::new(false),
         })
     }
 
@@ -53,6 +57,11 @@ impl Cluster {
         let balancer = Balancer::new(strategy, Bound::of(strategy), rng.fork());
         let budget = Arc::clone(&self.budget);
         Dispatcher::new(self.endpoints.reader(), balancer, budget, destination.retry.clone(), rng)
+    }
+
+    /// True for the first who asks: it checks the endpoints' health from then on.
+    pub(crate) fn claim_checks(&self) -> bool {
+        !self.has_checker.swap(true, Ordering::Relaxed)
     }
 
     /// If no endpoint takes calls: when the first may.

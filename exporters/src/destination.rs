@@ -63,21 +63,25 @@ pub struct HealthCheck {
 pub enum Probe {
     /// Calls alone tell.
     Off,
-    /// A connection can be made.
+    /// A connection can be made. That it can proves little: a failure counts as a failed call, a
+    /// success for nothing.
     Connect,
     /// The gRPC health protocol says SERVING for this service; empty: for the server as a whole.
+    /// Where a server has no such protocol, and over HTTP/1.1: [`Probe::Connect`].
     Grpc(String),
 }
 
 /// The connections to one endpoint from one exporter core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// Made before they are needed, and again when they end. Default 1 for up to 16 endpoints.
+    /// The first is made before it is needed, and again when it ends: for up to 16 endpoints, and
+    /// not while an endpoint's breaker is open. Default true.
     pub warm: bool,
     /// A connection this old is replaced by a new one (give or take a tenth), and closed once its
     /// calls have ended. `None`: never. Default 30 min.
     pub age_max: Option<Duration>,
-    /// One without calls for this long is closed. `None`: never. Default 5 min for gRPC.
+    /// gRPC: one without calls for this long is closed, or replaced where it is kept warm. `None`:
+    /// never. Default 5 min. HTTP/1.1 has [`OtlpHttp::idle_timeout`].
     pub idle_timeout: Option<Duration>,
 }
 
@@ -152,7 +156,8 @@ pub struct OtlpGrpc {
     /// For one attempt, from its first byte out to the status in. Default 5 s.
     pub timeout: Duration,
     pub headers: HeaderMap,
-    /// HTTP/2 connections per endpoint and exporter core. Default 1.
+    /// HTTP/2 connections per endpoint and exporter core at most: another is made when those there
+    /// are have no stream left, or their windows take no more. Default 1.
     pub connections: usize,
     pub keepalive: Keepalive,
     /// Sent as `:authority`; `None`: the endpoint's address.

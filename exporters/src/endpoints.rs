@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use forebay_codec::hash::stable_hash;
 
 use crate::breaker::{self, Admission, Breaker, Fleet, FleetSettings, Outcome, Permit, Transition};
@@ -64,6 +64,17 @@ pub struct Endpoint {
     pub breaker: Breaker,
     load: Load,
     fleet: Arc<Fleet>,
+    last_check: ArcSwapOption<Check>,
+}
+
+/// How a health check ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub at: Instant,
+    /// How long it took.
+    pub took: Duration,
+    /// `None`: all is well.
+    pub trouble: Option<String>,
 }
 
 /// The right to one call to one endpoint, counted as outstanding until it ends. Dropped without
@@ -122,6 +133,8 @@ pub struct Status {
     pub latency: Duration,
     /// It has left and finishes its calls.
     pub is_draining: bool,
+    /// The last health check; `None`: calls alone have told so far.
+    pub check: Option<Arc<Check>>,
 }
 
 /// The control side's own account of the fleet.
@@ -264,6 +277,7 @@ impl Writer {
             breaker: Breaker::new(settings, Arc::clone(fleet), now),
             load: Load::default(),
             fleet: Arc::clone(fleet),
+            last_check: ArcSwapOption::empty(),
         }));
         if let Some(slots) = &mut self.slots {
             slots.joins(self.members.len() - 1, &self.members);
@@ -374,6 +388,15 @@ impl Endpoint {
         Ok(Call { endpoint: Arc::clone(self), permit: Some(permit), began: now })
     }
 
+    /// Whether a call is under way, or one has ended since.
+    pub(crate) fn has_calls(&self, since: Instant) -> bool {
+        self.outstanding() > 0 || self.load.last_ms() > self.fleet.ms(since)
+    }
+
+    pub(crate) fn note_check(&self, check: Check) {
+        self.last_check.store(Some(Arc::new(check)));
+    }
+
     fn status(&self, now: Instant, is_draining: bool) -> Status {
         Status {
             address: Arc::clone(&self.address),
@@ -382,6 +405,7 @@ impl Endpoint {
             outstanding: self.outstanding(),
             latency: self.load.latency(self.fleet.ms(now)),
             is_draining,
+            check: self.last_check.load_full(),
         }
     }
 }

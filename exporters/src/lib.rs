@@ -25,6 +25,7 @@ pub mod retry;
 pub mod stats;
 pub mod verdict;
 
+mod checkup;
 mod encode;
 mod file;
 mod held;

@@ -1,50 +1,63 @@
 //! `otlp_grpc`: unary Export over HTTP/2 with prior knowledge, several connections, own framing.
 //!
 //! Never retries an answer: each call of `send` is one attempt. (A request that met a connection
-//! in the moment of its closing is sent once more over another, within the same attempt.) Starts
-//! one task per connection at the beginning. Always: every wait of an attempt, for a connection, a
-//! stream, an answer, has its timeout, and an attempt that is given up resets its stream.
+//! in the moment of its closing is sent once more, to the same endpoint, within the same attempt;
+//! that is counted.) Always: every wait of an attempt, for a connection, a stream, an answer, has
+//! its timeout, and an attempt that is given up resets its stream. A client that is dropped ends
+//! its connections after their last call.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use forebay_codec::signal::Signal;
 use forebay_net::dial::Target;
-use forebay_net::glommio_io::{sleep, spawn};
+use forebay_net::glommio_io::sleep;
 use forebay_net::http2::client::{Answer, Code, Failure, RequestHead, Why};
 use futures_lite::future::{or, yield_now};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
-use crate::destination::OtlpGrpc;
+use crate::checkup::Finding;
+use crate::destination::{OtlpGrpc, Pool};
 use crate::encode::Codec;
 use crate::identity::user_agent;
-use crate::transport::Request;
+use crate::lane::Lane;
+use crate::transport::{Request, Tended};
 use crate::verdict::{FailureKind, Verdict, again, answer_too_large, of_grpc, of_grpc_reset};
 
-mod connection;
+mod connections;
 mod exchange;
+mod health;
+mod keeper;
 
-use connection::{Absence, Slot};
+use connections::{Absence, Connections, Rules};
 use exchange::Exchange;
 
-/// A connection that closes between being picked and being used is replaced this often before
-/// the attempt counts as failed: nothing was sent yet.
-const PICKS_MAX: usize = 3;
+/// So many requests in a row without an answer retire a connection: one may be a slow request's.
+const TIMEOUTS_MAX: u32 = 2;
 
-/// One destination's HTTP/2 connections on one exporter core.
+/// What the clients of one destination share on one exporter core.
+pub(crate) struct Wire {
+    settings: OtlpGrpc,
+    rules: Rules,
+    headers: HeaderMap,
+    codec: RefCell<Codec>,
+    lane: Arc<Lane>,
+}
+
+/// One endpoint's HTTP/2 connections on one exporter core.
 pub(crate) struct Client {
-    timeout: Duration,
-    /// Why no request can be made at all; the configuration refuses such settings.
-    defect: Option<String>,
+    wire: Rc<Wire>,
     /// By `Signal::index`.
     heads: [Rc<RequestHead>; 4],
-    slots: Vec<Rc<Slot>>,
-    turn: Cell<usize>,
-    codec: RefCell<Codec>,
+    health_head: OnceCell<Rc<RequestHead>>,
+    authority: String,
+    /// The error says why no request can be made at all; the configuration refuses such settings.
+    connections: Result<Rc<Connections>, String>,
 }
 
 /// How one call over one connection ended.
@@ -52,7 +65,11 @@ enum Call {
     Answered(Answer),
     Judged(Verdict),
     /// The connection closed, or refused the stream, before an answer began.
-    TurnedAway(String),
+    TurnedAway {
+        why: String,
+        /// The peer says that it has not looked at it.
+        is_untouched: bool,
+    },
     TimedOut,
 }
 
@@ -69,56 +86,62 @@ impl Call {
                 Call::Judged(Absence::garbage(&format!("an answer with {reason}")).verdict())
             }
             Why::Ended if exchange.is_garbage() => Call::Judged(exchange.absence().verdict()),
-            Why::Ended | Why::Unprocessed(_) | Why::Reset(Code::REFUSED_STREAM) => {
-                Call::TurnedAway(why())
+            Why::Unprocessed(_) | Why::Reset(Code::REFUSED_STREAM) => {
+                Call::TurnedAway { why: why(), is_untouched: true }
             }
+            Why::Ended => Call::TurnedAway { why: why(), is_untouched: false },
             Why::Malformed(_) | Why::Reset(_) => Call::Judged(of_grpc_reset(why())),
         }
     }
 }
 
-impl Client {
-    /// `address`: `host:port`.
-    pub(crate) fn start(settings: &OtlpGrpc, address: &str) -> Rc<Client> {
+impl Wire {
+    pub(crate) fn new(settings: &OtlpGrpc, pool: Pool, lane: &Arc<Lane>) -> Rc<Wire> {
         let codec = Codec::new(settings.compression);
-        let target = Target::parse(address);
-        let uris = uris(settings.authority.as_deref().unwrap_or(address));
-        let defect = match (&target, &uris) {
-            (None, _) => Some(format!("the endpoint {address} names no host and port")),
-            (_, Err(why)) => Some(why.clone()),
-            _ => None,
-        };
-        let slots: Vec<Rc<Slot>> =
-            (0..settings.connections.max(1)).map(|_| Rc::default()).collect();
-        if let (None, Some(target)) = (&defect, target) {
-            for (turn, slot) in slots.iter().enumerate() {
-                let (slot, target) = (Rc::clone(slot), target.clone());
-                spawn(connection::keep(slot, target, turn, settings.timeout, settings.keepalive));
-            }
-        }
-        let headers = headers(settings, codec.grpc_name());
-        let head = |uri| Rc::new(RequestHead::post(&uri, &headers));
-        Rc::new(Client {
-            timeout: settings.timeout,
-            defect,
-            heads: uris.unwrap_or_default().map(head),
-            slots,
-            turn: Cell::new(0),
+        Rc::new(Wire {
+            rules: Rules::of(settings, pool),
+            headers: headers(settings, codec.grpc_name()),
             codec: RefCell::new(codec),
+            settings: settings.clone(),
+            lane: Arc::clone(lane),
+        })
+    }
+}
+
+impl Client {
+    /// `address`: `host:port`. Connects to nothing yet.
+    pub(crate) fn new(wire: &Rc<Wire>, address: &str) -> Rc<Client> {
+        let authority = wire.settings.authority.as_deref().unwrap_or(address);
+        let uris = uris(authority);
+        let target = Target::parse(address)
+            .ok_or_else(|| format!("the endpoint {address} names no host and port"));
+        let connections = uris.as_ref().map_err(String::clone).and(target).map(|target| {
+            let (count, lane) = (wire.settings.connections, Arc::clone(&wire.lane));
+            Rc::new(Connections::new(target, count, wire.rules, lane))
+        });
+        let head = |uri| Rc::new(RequestHead::post(&uri, &wire.headers));
+        Rc::new(Client {
+            heads: uris.unwrap_or_default().map(head),
+            health_head: OnceCell::new(),
+            authority: authority.to_owned(),
+            connections,
+            wire: Rc::clone(wire),
         })
     }
 
-    /// One attempt.
+    /// One attempt. Takes four timeouts at most.
     pub(crate) async fn send(&self, request: &Request<'_>) -> Verdict {
-        if let Some(defect) = &self.defect {
-            return again(FailureKind::Internal, defect.clone());
-        }
+        let connections = match &self.connections {
+            Ok(connections) => connections,
+            Err(defect) => return again(FailureKind::Internal, defect.clone()),
+        };
+        let (began, timeout) = (Instant::now(), self.wire.settings.timeout);
         let mut message = None;
         let mut may_repeat = true;
         loop {
             // Connected first: while the destination is down nothing is compressed in vain.
-            let (slot, exchange) = match self.connected().await {
-                Ok(connected) => connected,
+            let exchange = match connections.take().await {
+                Ok(exchange) => exchange,
                 Err(absence) => return absence.verdict(),
             };
             let pieces = match message.map_or_else(|| self.encode(request), Ok) {
@@ -127,22 +150,25 @@ impl Client {
             };
             message = Some(pieces.clone());
             request.stats.sent(pieces.iter().map(|piece| piece.len() as u64).sum());
-            // Only a connection that has worked can have been closed in the wrong moment.
-            let had_worked = exchange.has_answered();
-            match within(self.timeout, self.call(&exchange, request.signal, pieces)).await {
+            let had_worked = exchange.has_worked();
+            let head = &self.heads[request.signal.index()];
+            match within(timeout, call(&exchange, head, pieces)).await {
                 Call::Answered(answer) => return self.read(&answer),
                 Call::Judged(verdict) => return verdict,
-                Call::TurnedAway(_) if may_repeat && had_worked => {
+                Call::TurnedAway { is_untouched, .. }
+                    if may_repeat && (had_worked || is_untouched) && began.elapsed() < timeout =>
+                {
                     may_repeat = false;
-                    if !exchange.is_usable() {
-                        slot.retire(&exchange);
-                    }
+                    request.stats.repeated();
                     yield_now().await;
                 }
-                Call::TurnedAway(why) => return of_grpc_reset(why),
+                Call::TurnedAway { why, .. } => return of_grpc_reset(why),
                 Call::TimedOut => {
-                    slot.mark_timeout(&exchange);
-                    let text = format!("no answer within {:?}", self.timeout);
+                    if exchange.mark_timeout() >= TIMEOUTS_MAX {
+                        // What is in flight on it ends there, the next goes over a new one.
+                        exchange.leave();
+                    }
+                    let text = format!("no answer within {timeout:?}");
                     return again(FailureKind::Timeout, text);
                 }
             }
@@ -150,52 +176,70 @@ impl Client {
     }
 
     fn encode(&self, request: &Request<'_>) -> Result<Vec<Bytes>, String> {
-        self.codec.borrow_mut().grpc_message(request.chain)
-    }
-
-    /// A connection that can take a request now, made if there is none.
-    async fn connected(&self) -> Result<(Rc<Slot>, Rc<Exchange>), Absence> {
-        let mut absence = Absence::connect(String::new());
-        for _ in 0..PICKS_MAX {
-            let slot = self.pick();
-            let exchange = slot.exchange().await?;
-            match within_connect(self.timeout, exchange.ready()).await {
-                Ok(()) => return Ok((slot, exchange)),
-                Err(why) => absence = why,
-            }
-            if !exchange.is_usable() {
-                // What is in flight on it ends there, this goes over a new one.
-                slot.retire(&exchange);
-            }
-            yield_now().await;
-        }
-        Err(absence)
-    }
-
-    /// Connections in turn, passing over those that could not be made lately.
-    fn pick(&self) -> Rc<Slot> {
-        let first = self.turn.get();
-        self.turn.set(first.wrapping_add(1));
-        let count = self.slots.len();
-        let in_turn = (0..count).map(|i| &self.slots[first.wrapping_add(i) % count]);
-        let usable = in_turn.clone().find(|slot| !slot.is_down());
-        Rc::clone(usable.unwrap_or(&self.slots[first % count]))
-    }
-
-    async fn call(&self, exchange: &Rc<Exchange>, signal: Signal, message: Vec<Bytes>) -> Call {
-        let Some(call) = exchange.call(&self.heads[signal.index()], message) else {
-            return Call::TurnedAway(exchange.why());
-        };
-        match call.await {
-            Ok(answer) => Call::Answered(answer),
-            Err(failure) => Call::unanswered(failure, exchange),
-        }
+        self.wire.codec.borrow_mut().grpc_message(request.chain)
     }
 
     fn read(&self, answer: &Answer) -> Verdict {
         let Answer { status, headers, body, trailers } = answer;
-        let decompressor = &mut self.codec.borrow_mut().decompressor;
+        let decompressor = &mut self.wire.codec.borrow_mut().decompressor;
         of_grpc(*status, headers, body, trailers.as_ref(), decompressor)
+    }
+
+    fn health_head(&self) -> &Rc<RequestHead> {
+        self.health_head.get_or_init(|| {
+            let uri = format!("http://{}{}", self.authority, health::PATH);
+            let uri = uri.parse().expect("the same authority is in the heads of the signals");
+            Rc::new(RequestHead::post(&uri, &health::headers(&self.wire.headers)))
+        })
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Ok(connections) = &self.connections {
+            connections.close();
+        }
+    }
+}
+
+impl Tended for Client {
+    fn keep_warm(&self, is_warm: bool) {
+        if let Ok(connections) = &self.connections {
+            connections.keep_warm(is_warm);
+        }
+    }
+
+    async fn ask_health(&self, service: &str) -> Finding {
+        let connections = match &self.connections {
+            Ok(connections) => connections,
+            Err(defect) => return Finding::Trouble(defect.clone()),
+        };
+        let exchange = match connections.take().await {
+            Ok(exchange) => exchange,
+            Err(absence) => return Finding::Trouble(absence.why),
+        };
+        let message = vec![health::request(service)];
+        match call(&exchange, self.health_head(), message).await {
+            Call::Answered(answer) => {
+                let decompressor = &mut self.wire.codec.borrow_mut().decompressor;
+                health::finding(&answer, service, decompressor)
+            }
+            Call::Judged(Verdict::Failed(failure)) => Finding::Trouble(failure.message),
+            Call::TurnedAway { why, .. } => Finding::Trouble(why),
+            Call::Judged(Verdict::Delivered { .. }) | Call::TimedOut => {
+                Finding::Trouble("no answer".to_owned())
+            }
+        }
+    }
+}
+
+async fn call(exchange: &Rc<Exchange>, head: &Rc<RequestHead>, message: Vec<Bytes>) -> Call {
+    let Some(call) = exchange.call(head, message) else {
+        return Call::TurnedAway { why: exchange.why(), is_untouched: true };
+    };
+    match call.await {
+        Ok(answer) => Call::Answered(answer),
+        Err(failure) => Call::unanswered(failure, exchange),
     }
 }
 
@@ -256,18 +300,6 @@ async fn within(limit: Duration, call: impl Future<Output = Call>) -> Call {
     or(call, async {
         sleep(limit).await;
         Call::TimedOut
-    })
-    .await
-}
-
-async fn within_connect(
-    limit: Duration,
-    ready: impl Future<Output = Result<(), Absence>>,
-) -> Result<(), Absence> {
-    or(ready, async {
-        sleep(limit).await;
-        let why = format!("the destination took no further request for {limit:?}");
-        Err(Absence::connect(why))
     })
     .await
 }

@@ -1,13 +1,14 @@
 //! `otlp_http`: POST over HTTP/1.1 with kept-alive connections, protobuf or JSON.
 //!
 //! Never retries an answer: each call of `send` is one attempt. (A request that met a kept-alive
-//! connection in the moment of its closing is sent once more over a fresh one, within the same
-//! attempt.) Always: at most `connections` requests are in flight, and an attempt ends within the
-//! timeout.
+//! connection in the moment of its closing is sent once more over a fresh one, to the same endpoint
+//! within the same attempt; that is counted.) Always: at most `connections` requests are in flight,
+//! and each wait of an attempt, for its turn, a connection, an answer, ends within the timeout.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,10 +19,12 @@ use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::destination::{Encoding, OtlpHttp};
+use crate::checkup::Finding;
+use crate::destination::{self, Encoding, OtlpHttp};
 use crate::encode::Codec;
 use crate::identity::user_agent;
-use crate::transport::Request;
+use crate::lane::Lane;
+use crate::transport::{Request, Tended};
 use crate::verdict::{
     ANSWER_BYTES_MAX, ERROR_BODY_BYTES_MAX, FailureKind, Verdict, again, answer_too_large, of_http,
 };
@@ -30,19 +33,23 @@ mod body;
 mod pool;
 
 use body::ChainBody;
-use pool::{Pool, Pooled};
+use pool::{Pool, Pooled, Rules};
 
-/// One destination's HTTP/1.1 connections on one exporter core.
+/// What the clients of one destination share on one exporter core.
+pub(crate) struct Wire {
+    settings: OtlpHttp,
+    rules: Rules,
+    headers: HeaderMap,
+    codec: RefCell<Codec>,
+    lane: Arc<Lane>,
+}
+
+/// One endpoint's HTTP/1.1 connections on one exporter core.
 pub(crate) struct Client {
-    timeout: Duration,
-    encoding: Encoding,
-    /// By `Signal::index`.
-    urls: [Uri; 4],
+    wire: Rc<Wire>,
     /// What requests name as their host; `None`: the URL's authority.
     host: Option<HeaderValue>,
-    headers: HeaderMap,
-    pool: Pool,
-    codec: RefCell<Codec>,
+    pool: Rc<Pool>,
 }
 
 /// How one exchange over one connection ended.
@@ -52,26 +59,41 @@ enum Exchange {
     Closed(String),
 }
 
-impl Client {
-    /// `address`: `host:port`.
-    pub(crate) fn new(settings: &OtlpHttp, address: &str) -> Rc<Client> {
-        let host = settings.authority_of_endpoint.then(|| HeaderValue::from_str(address).ok());
+impl Wire {
+    pub(crate) fn new(settings: &OtlpHttp, pool: destination::Pool, lane: &Arc<Lane>) -> Rc<Wire> {
         let codec = Codec::new(settings.compression);
-        Rc::new(Client {
-            timeout: settings.timeout,
-            encoding: settings.encoding,
-            urls: settings.urls.clone(),
-            host: host.flatten(),
+        Rc::new(Wire {
+            rules: Rules::of(settings, pool),
             headers: headers(settings, codec.http_name()),
-            pool: Pool::new(address, settings.connections, settings.idle_timeout, settings.timeout),
             codec: RefCell::new(codec),
+            settings: settings.clone(),
+            lane: Arc::clone(lane),
         })
+    }
+}
+
+impl Client {
+    /// `address`: `host:port`. Connects to nothing yet.
+    pub(crate) fn new(wire: &Rc<Wire>, address: &str) -> Rc<Client> {
+        let is_own = wire.settings.authority_of_endpoint;
+        let host = is_own.then(|| HeaderValue::from_str(address).ok());
+        let pool = Pool::new(address, wire.rules, Arc::clone(&wire.lane));
+        Rc::new(Client { host: host.flatten(), pool: Rc::new(pool), wire: Rc::clone(wire) })
     }
 
     /// One attempt.
     pub(crate) async fn send(&self, request: &Request<'_>) -> Verdict {
-        let url = &self.urls[request.signal.index()];
-        let _permit = self.pool.permit().await;
+        let timeout = self.wire.settings.timeout;
+        let url = &self.wire.settings.urls[request.signal.index()];
+        let permit = or(async { Some(self.pool.permit().await) }, async {
+            sleep(timeout).await;
+            None
+        });
+        let Some(_permit) = permit.await else {
+            let count = self.wire.rules.connections_max;
+            let text = format!("all {count} connections were busy for {timeout:?}");
+            return again(FailureKind::Timeout, text);
+        };
         let mut connection = match self.pool.connection().await {
             Ok(connection) => connection,
             Err(why) => return again(FailureKind::Connect, why),
@@ -83,22 +105,25 @@ impl Client {
         let bytes = body.iter().map(|piece| piece.len() as u64).sum();
         loop {
             request.stats.sent(bytes);
-            let reused = connection.reused;
+            let had_worked = connection.has_worked;
             let exchange = self.exchange(connection, url, body.clone());
-            match within(self.timeout, exchange).await {
+            match within(timeout, exchange).await {
                 Exchange::Answered(verdict) => return verdict,
-                Exchange::Closed(_) if reused => match self.pool.fresh().await {
-                    Ok(fresh) => connection = fresh,
-                    Err(why) => return again(FailureKind::Connect, why),
-                },
+                Exchange::Closed(_) if had_worked => {
+                    request.stats.repeated();
+                    match self.pool.fresh().await {
+                        Ok(fresh) => connection = fresh,
+                        Err(why) => return again(FailureKind::Connect, why),
+                    }
+                }
                 Exchange::Closed(why) => return again(FailureKind::Disconnected, why),
             }
         }
     }
 
     fn encode(&self, signal: Signal, chain: &[Bytes]) -> Result<Vec<Bytes>, String> {
-        let mut codec = self.codec.borrow_mut();
-        match self.encoding {
+        let mut codec = self.wire.codec.borrow_mut();
+        match self.wire.settings.encoding {
             Encoding::Proto => codec.http_body(chain),
             Encoding::Json => codec.json_body(signal, chain),
         }
@@ -139,7 +164,7 @@ impl Client {
         }
         // A Retry-After may be a date, so the wall clock is needed here and nowhere else.
         let now = SystemTime::now();
-        let decompressor = &mut self.codec.borrow_mut().decompressor;
+        let decompressor = &mut self.wire.codec.borrow_mut().decompressor;
         Exchange::Answered(of_http(head.status, &head.headers, &body, now, decompressor))
     }
 
@@ -148,13 +173,24 @@ impl Client {
         *request.method_mut() = Method::POST;
         let path = url.path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().expect("a part of a URI is a URI");
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = self.wire.headers.clone();
         let of_url = || url.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         let host = self.host.clone().or_else(of_url);
-        if let Some(host) = host.filter(|_| !self.headers.contains_key(header::HOST)) {
+        if let Some(host) = host.filter(|_| !self.wire.headers.contains_key(header::HOST)) {
             request.headers_mut().insert(header::HOST, host);
         }
         request
+    }
+}
+
+impl Tended for Client {
+    fn keep_warm(&self, is_warm: bool) {
+        self.pool.keep_warm(is_warm);
+    }
+
+    async fn ask_health(&self, _service: &str) -> Finding {
+        // The protocol is gRPC's.
+        Finding::NoHealthService
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Sender {
     stop: Arc<Stop>,
     transport: Transport,
     dispatcher: RefCell<Dispatcher>,
-    journal: Journal,
+    journal: Rc<Journal>,
     bytes_max: Option<u64>,
     /// Parts that may be sent at once: what was cut off from those in hand.
     ready: RefCell<VecDeque<Part>>,
@@ -91,10 +91,11 @@ impl Sender {
         stop: Arc<Stop>,
     ) -> Rc<Sender> {
         let consumers = destination.queue.consumers.max(1);
+        let journal = Rc::new(Journal::new(&destination.name));
         Rc::new(Sender {
-            transport: Transport::open(&destination),
+            transport: Transport::open(&destination, &cluster, &lane, &journal),
             dispatcher: RefCell::new(cluster.dispatcher(&destination, fastrand::Rng::new())),
-            journal: Journal::new(&destination.name),
+            journal,
             bytes_max: Transport::request_bytes_max(&destination),
             destination,
             cluster,

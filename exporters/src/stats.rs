@@ -68,6 +68,11 @@ pub struct Snapshot {
     pub failed_attempts: [u64; FAILURES],
     /// Message bytes handed to the transport, after compression, attempts that failed included.
     pub sent_bytes: u64,
+    /// Requests sent once more, to the same endpoint within the same attempt, because the
+    /// connection closed before an answer began.
+    pub repeated_requests: u64,
+    pub connections_made: u64,
+    pub connections_open: u64,
 }
 
 impl LaneStats {
@@ -98,6 +103,9 @@ impl LaneStats {
             waits: load(&sender.waits),
             failed_attempts: load(&sender.failed_attempts),
             sent_bytes: sender.sent_bytes.load(Relaxed),
+            repeated_requests: sender.repeated_requests.load(Relaxed),
+            connections_made: sender.connections_made.load(Relaxed),
+            connections_open: sender.connections_open.load(Relaxed),
         }
     }
 
@@ -189,6 +197,19 @@ impl LaneStats {
         self.sender.0.sent_bytes.fetch_add(bytes, Relaxed);
     }
 
+    pub(crate) fn repeated(&self) {
+        self.sender.0.repeated_requests.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn connection_made(&self) {
+        self.sender.0.connections_made.fetch_add(1, Relaxed);
+        self.sender.0.connections_open.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.sender.0.connections_open.fetch_sub(1, Relaxed);
+    }
+
     pub(crate) fn retries_waiting(&self, batches: u64) {
         self.sender.0.retries_waiting.store(batches, Relaxed);
     }
@@ -221,6 +242,9 @@ struct Sender {
     waits: [AtomicU64; WAITS],
     failed_attempts: [AtomicU64; FAILURES],
     sent_bytes: AtomicU64,
+    repeated_requests: AtomicU64,
+    connections_made: AtomicU64,
+    connections_open: AtomicU64,
 }
 
 fn load<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {

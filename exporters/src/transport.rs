@@ -1,20 +1,29 @@
 //! One attempt, whatever the destination is: a chain in, a verdict out.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_codec::signal::Signal;
+use forebay_net::glommio_io::spawn;
 
+use crate::cluster::Cluster;
 use crate::debug::Terminal;
-use crate::destination::{Destination, Kind, OtlpGrpc, OtlpHttp};
+use crate::destination::{Destination, Kind};
 use crate::endpoints::Endpoint;
 use crate::file::{self, Sink};
+use crate::journal::Journal;
+use crate::lane::Lane;
 use crate::stats::LaneStats;
 use crate::verdict::Verdict;
 use crate::{debug, otlp_grpc, otlp_http};
+
+mod clients;
+mod tender;
+
+pub(crate) use clients::Tended;
+
+use clients::Clients;
 
 /// What one attempt sends.
 pub(crate) struct Request<'a> {
@@ -26,22 +35,42 @@ pub(crate) struct Request<'a> {
 
 /// A destination's open ends on one exporter core.
 pub(crate) enum Transport {
-    Grpc(OtlpGrpc, Clients<otlp_grpc::Client>),
-    Http(OtlpHttp, Clients<otlp_http::Client>),
+    Grpc(Rc<Clients<otlp_grpc::Client>>),
+    Http {
+        clients: Rc<Clients<otlp_http::Client>>,
+        /// By signal, where each has a host of its own.
+        addresses: Option<[String; 4]>,
+    },
     File(Sink),
     Debug(Terminal),
     Nop,
 }
 
-/// By [`Endpoint::id`], and by signal where each has a host of its own.
-type Clients<C> = RefCell<HashMap<(u64, usize), Rc<C>>>;
-
 impl Transport {
-    /// Starts the connections' tasks; called on the executor that will send.
-    pub(crate) fn open(destination: &Destination) -> Transport {
+    /// Starts the task that tends the connections; called on the executor that will send.
+    pub(crate) fn open(
+        destination: &Arc<Destination>,
+        cluster: &Arc<Cluster>,
+        lane: &Arc<Lane>,
+        journal: &Rc<Journal>,
+    ) -> Transport {
+        let pool = cluster.backends().pool;
         match &destination.kind {
-            Kind::OtlpGrpc(settings) => Transport::Grpc(settings.clone(), Clients::default()),
-            Kind::OtlpHttp(settings) => Transport::Http(settings.clone(), Clients::default()),
+            Kind::OtlpGrpc(settings) => {
+                let wire = otlp_grpc::Wire::new(settings, pool, lane);
+                let clients = Clients::new(move |address| otlp_grpc::Client::new(&wire, address));
+                spawn(tender::tend(Rc::downgrade(&clients), cluster, journal));
+                Transport::Grpc(clients)
+            }
+            Kind::OtlpHttp(settings) => {
+                let wire = otlp_http::Wire::new(settings, pool, lane);
+                let clients = Clients::new(move |address| otlp_http::Client::new(&wire, address));
+                let addresses = settings.addresses.clone();
+                if addresses.is_none() {
+                    spawn(tender::tend(Rc::downgrade(&clients), cluster, journal));
+                }
+                Transport::Http { clients, addresses }
+            }
             Kind::File(settings) => Transport::File(file::Sink::shared(settings)),
             Kind::Debug(settings) => Transport::Debug(Terminal::new(debug::on_stderr(*settings))),
             Kind::Nop => Transport::Nop,
@@ -60,30 +89,19 @@ impl Transport {
     /// One attempt at this endpoint.
     pub(crate) async fn send(&self, endpoint: &Arc<Endpoint>, request: &Request<'_>) -> Verdict {
         match self {
-            Transport::Grpc(settings, clients) => {
-                let start = || otlp_grpc::Client::start(settings, endpoint.address());
-                client(clients, (endpoint.id(), 0), start).send(request).await
+            Transport::Grpc(clients) => clients.of(endpoint).send(request).await,
+            Transport::Http { clients, addresses: None } => {
+                clients.of(endpoint).send(request).await
             }
-            Transport::Http(settings, clients) => {
-                let (signal, address) = match &settings.addresses {
-                    Some(addresses) => {
-                        let index = request.signal.index();
-                        (index, addresses[index].as_str())
-                    }
-                    None => (0, endpoint.address()),
-                };
-                let start = || otlp_http::Client::new(settings, address);
-                client(clients, (endpoint.id(), signal), start).send(request).await
+            Transport::Http { clients, addresses: Some(addresses) } => {
+                let index = request.signal.index();
+                clients.of_host(endpoint, index, &addresses[index]).send(request).await
             }
             Transport::File(sink) => sink.write(request).await,
             Transport::Debug(terminal) => terminal.print(request).await,
             Transport::Nop => delivered(),
         }
     }
-}
-
-fn client<C>(clients: &Clients<C>, key: (u64, usize), start: impl FnOnce() -> Rc<C>) -> Rc<C> {
-    Rc::clone(clients.borrow_mut().entry(key).or_insert_with(start))
 }
 
 pub(crate) fn delivered() -> Verdict {

@@ -68,6 +68,9 @@ fn main() -> std::io::Result<()> {
     for (name, seed) in forebay_fuzz::http2::seeds() {
         write("http2", name, &seed)?;
     }
+    for (name, seed) in forebay_fuzz::http2_client::seeds() {
+        write("http2_client", name, &seed)?;
+    }
     for (name, seed) in forebay_fuzz::hpack::seeds() {
         write("hpack", name, seed)?;
     }

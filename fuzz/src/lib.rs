@@ -6,6 +6,7 @@ pub mod hpack;
 pub mod http1;
 pub mod http2;
 pub mod http3;
+pub mod http2_client;
 mod porch;
 pub mod qpack;
 pub mod quic;

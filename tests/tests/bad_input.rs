@@ -241,7 +241,6 @@ fn a13_a_request_that_two_parsers_could_read_differently_is_refused_and_the_conn
         "POST v1/traces HTTP/1.1\r\nhost: test\r\n\r\n",
         "CONNECT test:80 HTTP/1.1\r\nhost: test\r\n\r\n",
         "POST /v1/traces HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
-        "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\r\n\r\n",
     ];
     for request in request_lines {
         let mut http = Http1::connect(scene.forebay.http_address());

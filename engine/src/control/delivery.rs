@@ -72,10 +72,10 @@ fn endpoints(cluster: &Cluster, now: Instant) -> (Vec<Value>, usize) {
     });
     let left_out = all.len().saturating_sub(ENDPOINTS_SHOWN_MAX);
     all.truncate(ENDPOINTS_SHOWN_MAX);
-    (all.iter().map(endpoint_of).collect(), left_out)
+    (all.iter().map(|endpoint| endpoint_of(endpoint, now)).collect(), left_out)
 }
 
-fn endpoint_of(endpoint: &Status) -> Value {
+fn endpoint_of(endpoint: &Status, now: Instant) -> Value {
     let mut shown = json!({
         "address": &*endpoint.address,
         "state": endpoint.state.name(),
@@ -84,6 +84,13 @@ fn endpoint_of(endpoint: &Status) -> Value {
         "latency_seconds": seconds(endpoint.latency),
         "draining": endpoint.is_draining,
     });
+    if let Some(check) = &endpoint.check {
+        shown["check"] = json!({
+            "age_seconds": seconds(now.saturating_duration_since(check.at)),
+            "took_seconds": seconds(check.took),
+            "trouble": check.trouble,
+        });
+    }
     match endpoint.state {
         State::Open { retry_in, is_ejected } => {
             shown["retry_in_seconds"] = seconds(retry_in).into();
@@ -143,6 +150,9 @@ fn lane_of(lane: &Lane, core: usize) -> Value {
         "waits": by_name(Waiting::ALL.map(Waiting::name).to_vec(), &stats.waits),
         "failed_attempts": by_name(failed, &stats.failed_attempts),
         "sent_bytes": stats.sent_bytes,
+        "repeated_requests": stats.repeated_requests,
+        "connections_made": stats.connections_made,
+        "connections_open": stats.connections_open,
     })
 }
 

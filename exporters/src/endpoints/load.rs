@@ -38,6 +38,11 @@ impl Load {
         self.outstanding.load(Ordering::Relaxed)
     }
 
+    /// When a call ended last, in milliseconds since the fleet's epoch.
+    pub(super) fn last_ms(&self) -> u64 {
+        self.average.load(Ordering::Relaxed) >> MICROS_BITS
+    }
+
     pub(super) fn latency(&self, now_ms: u64) -> Duration {
         Duration::from_micros(decayed(self.average.load(Ordering::Relaxed), now_ms))
     }

@@ -23,12 +23,14 @@ use forebay_net::request::Nanos;
 use futures_lite::future::or;
 use http::HeaderName;
 
-use super::connection::Absence;
+use super::connections::Absence;
 use crate::destination::Keepalive;
 use crate::verdict::ANSWER_BYTES_MAX;
 
 /// grpc-go's default for `keepalive.timeout`.
 const PING_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
+/// A peer that closes a fresh connection sooner did not want it.
+const LIFE_MIN: Duration = Duration::from_secs(1);
 /// So much is taken from the calls for one send: what is taken can't be called back.
 const SEND_BYTES_MAX: usize = 512 << 10;
 /// After so many reads others have their turn.
@@ -53,6 +55,10 @@ pub(super) struct Exchange {
     /// Requests that timed out since the last answer.
     timeouts: Cell<u32>,
     began: Instant,
+    /// Since when there is no call; `None` while there is one.
+    idle_since: Cell<Option<Instant>>,
+    /// Those who wait for the peer's settings, or for the last call to have begun.
+    watching: RefCell<Vec<Waker>>,
 }
 
 /// A call whose stream is open. In the order of their opening.
@@ -64,6 +70,7 @@ struct Waiting {
 
 impl Exchange {
     pub(super) fn new(keepalive: Keepalive) -> Rc<Exchange> {
+        let began = Instant::now();
         let pings = keepalive.time.map(|every| Pings {
             every: nanos(every),
             timeout: nanos(keepalive.timeout.unwrap_or(PING_TIMEOUT_DEFAULT)),
@@ -80,7 +87,9 @@ impl Exchange {
             lost: RefCell::default(),
             answered: Cell::new(false),
             timeouts: Cell::new(0),
-            began: Instant::now(),
+            began,
+            idle_since: Cell::new(Some(began)),
+            watching: RefCell::default(),
         })
     }
 
@@ -109,6 +118,7 @@ impl Exchange {
     ) -> Option<Call> {
         let stream = self.client.borrow_mut().open(head, message)?;
         self.calls.borrow_mut().push_back(Waiting { stream, waker: None, outcome: None });
+        self.idle_since.set(None);
         self.wake_driver();
         Some(Call { exchange: Rc::clone(self), stream })
     }
@@ -118,11 +128,31 @@ impl Exchange {
         self.client.borrow_mut().leave();
         self.wake_driver();
         self.wake_queued();
+        self.wake_watching();
     }
 
-    /// Whether it has ended because we left it.
-    pub(super) fn has_left(&self) -> bool {
-        matches!(self.client.borrow().end(), Some(End::Left))
+    /// Waits until no more calls may begin.
+    pub(super) async fn over(&self) {
+        self.until(|| !self.is_usable()).await;
+    }
+
+    /// Waits for the peer's settings; false: the connection ended without.
+    pub(super) async fn greeted(&self) -> bool {
+        self.until(|| !self.is_usable() || self.client.borrow().has_settings()).await;
+        self.is_usable()
+    }
+
+    /// Whether it was a connection to somebody: it carried an answer, or it stood for a while.
+    /// Only such a one can have been closed in the wrong moment.
+    pub(super) fn has_worked(&self) -> bool {
+        let has_stood = || self.began.elapsed() >= LIFE_MIN;
+        self.has_answered() || self.client.borrow().has_settings() && has_stood()
+    }
+
+    /// Whether it ended by itself before it was of any use: as good as refused.
+    pub(super) fn has_fallen(&self) -> bool {
+        let has_ended = !matches!(self.client.borrow().end(), None | Some(End::Left));
+        has_ended && (self.is_garbage() || !self.has_worked())
     }
 
     pub(super) fn has_answered(&self) -> bool {
@@ -133,6 +163,22 @@ impl Exchange {
     pub(super) fn mark_timeout(&self) -> u32 {
         self.timeouts.set(self.timeouts.get() + 1);
         self.timeouts.get()
+    }
+
+    /// Whether a call may begin now and its message be sent, ahead of nobody.
+    pub(super) fn has_room(&self) -> bool {
+        let client = self.client.borrow();
+        client.can_open() && !client.is_held_up() && self.queued.borrow().is_empty()
+    }
+
+    /// Calls that are under way or wait until they may be.
+    pub(super) fn load(&self) -> usize {
+        self.calls.borrow().len() + self.queued.borrow().len()
+    }
+
+    /// Since when there is no call; `None` while there is one.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.idle_since.get().filter(|_| self.queued.borrow().is_empty())
     }
 
     /// Whether calls may still begin, now or later.
@@ -165,15 +211,17 @@ impl Exchange {
         }
     }
 
-    /// Moves bytes until the connection has ended. `left` is told when no more calls may begin
-    /// though some are still under way.
-    pub(super) async fn drive(self: Rc<Exchange>, stream: Line, left: impl Fn()) {
+    /// Moves bytes until the connection has ended.
+    pub(super) async fn drive(self: Rc<Exchange>, stream: Line) {
         let mut cable = Cable { stream, output: Output::new(), is_deaf: false };
+        let mut told = self.standing();
         let moving = poll_fn(|cx| {
             self.listen(cx);
             let turned = self.poll_turn(cx, &mut cable);
-            if turned.is_pending() && !self.is_usable() {
-                left();
+            // Seldom, where turns are many.
+            if self.standing() != told {
+                told = self.standing();
+                self.wake_watching();
             }
             turned
         });
@@ -300,6 +348,38 @@ impl Exchange {
         }
     }
 
+    /// What those who watch want to know.
+    fn standing(&self) -> (bool, bool) {
+        let client = self.client.borrow();
+        (client.is_usable(), client.has_settings())
+    }
+
+    fn wake_watching(&self) {
+        for waker in self.watching.take() {
+            waker.wake();
+        }
+    }
+
+    async fn until(&self, holds: impl Fn() -> bool) {
+        poll_fn(|cx| {
+            if holds() {
+                return Poll::Ready(());
+            }
+            let mut watching = self.watching.borrow_mut();
+            if !watching.iter().any(|waker| waker.will_wake(cx.waker())) {
+                watching.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn mark_idle(&self, calls: &VecDeque<Waiting>) {
+        if calls.is_empty() {
+            self.idle_since.set(Some(Instant::now()));
+        }
+    }
+
     fn wake_first(&self) {
         if let Some(waker) = self.queued.borrow_mut().front_mut().and_then(|q| q.waker.take()) {
             waker.wake();
@@ -370,6 +450,7 @@ impl Future for Call {
         match waiting.outcome.take() {
             Some(outcome) => {
                 calls.remove(place);
+                self.exchange.mark_idle(&calls);
                 Poll::Ready(outcome)
             }
             None => {
@@ -387,6 +468,7 @@ impl Drop for Call {
             return;
         };
         calls.remove(place);
+        self.exchange.mark_idle(&calls);
         drop(calls);
         self.exchange.client.borrow_mut().cancel(self.stream);
         self.exchange.wake_driver();

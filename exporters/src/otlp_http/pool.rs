@@ -1,12 +1,14 @@
-//! Kept-alive HTTP/1.1 connections of one destination on one exporter core.
+//! Kept-alive HTTP/1.1 connections to one endpoint on one exporter core.
 //!
 //! Always: no more requests are in flight than there are permits, and no more connections are
-//! idle than that; an idle connection is closed after the idle timeout. Starts one task per
-//! connection, none per request.
+//! idle than that; an idle connection is closed after the idle timeout, and one that is too old as
+//! soon as a new one was made for its next request. Starts one task per connection, none per
+//! request.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -16,47 +18,80 @@ use futures_lite::future::or;
 use hyper::client::conn::http1::{self, SendRequest};
 
 use super::body::ChainBody;
+use crate::destination::{self, OtlpHttp};
+use crate::lane::Lane;
+
+/// A peer that closes a fresh connection sooner did not want it.
+const LIFE_MIN: Duration = Duration::from_secs(1);
+/// Between two attempts to warm an endpoint up.
+const WARM_PAUSE_MIN: Duration = Duration::from_millis(200);
+const WARM_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How connections are kept.
+#[derive(Clone, Copy)]
+pub(super) struct Rules {
+    pub(super) connections_max: usize,
+    connect_timeout: Duration,
+    /// Zero: never.
+    idle_timeout: Duration,
+    age_max: Option<Duration>,
+}
+
+impl Rules {
+    pub(super) fn of(settings: &OtlpHttp, pool: destination::Pool) -> Rules {
+        Rules {
+            connections_max: settings.connections.max(1),
+            connect_timeout: settings.timeout,
+            idle_timeout: settings.idle_timeout,
+            age_max: pool.age_max.filter(|age| !age.is_zero()),
+        }
+    }
+}
 
 pub(super) struct Pool {
     /// The error is for the log: the configuration and discovery refuse such addresses.
     target: Result<Target, String>,
+    rules: Rules,
     permits: Rc<Permits>,
-    connections_max: usize,
     idle: RefCell<Vec<Pooled>>,
-    idle_timeout: Duration,
-    connect_timeout: Duration,
     turn: Cell<usize>,
+    lane: Arc<Lane>,
+    /// Connections there are, in use and idle.
+    open: Rc<Cell<usize>>,
+    is_warming: Cell<bool>,
+    /// When it was done last, and how long before it may be done again.
+    warmed: Cell<Option<Instant>>,
+    warm_pause: Cell<Duration>,
 }
 
 /// A connection that carries one request at a time.
 pub(super) struct Pooled {
     pub(super) sender: SendRequest<ChainBody>,
-    /// Whether it has carried a request before.
-    pub(super) reused: bool,
+    /// Whether it was a connection to somebody, who may have closed it meanwhile: it has carried a
+    /// request, or lain idle for a while.
+    pub(super) has_worked: bool,
+    expires: Option<Instant>,
     /// Since when it lies idle; `None` while it is in use. Read by the connection's own task.
     idle_since: Rc<Cell<Option<Instant>>>,
 }
 
 impl Pool {
-    pub(super) fn new(
-        address: &str,
-        connections_max: usize,
-        idle_timeout: Duration,
-        connect_timeout: Duration,
-    ) -> Pool {
-        let connections_max = connections_max.max(1);
+    pub(super) fn new(address: &str, rules: Rules, lane: Arc<Lane>) -> Pool {
         let no_target = || format!("the endpoint {address} names no host and port");
         Pool {
             target: Target::parse(address).ok_or_else(no_target),
             permits: Rc::new(Permits {
-                free: Cell::new(connections_max),
+                free: Cell::new(rules.connections_max),
                 waiting: RefCell::default(),
             }),
-            connections_max,
+            rules,
             idle: RefCell::default(),
-            idle_timeout,
-            connect_timeout,
             turn: Cell::new(0),
+            lane,
+            open: Rc::default(),
+            is_warming: Cell::new(false),
+            warmed: Cell::new(None),
+            warm_pause: Cell::new(WARM_PAUSE_MIN),
         }
     }
 
@@ -78,6 +113,11 @@ impl Pool {
     /// The connection that was used last, or a new one.
     pub(super) async fn connection(&self) -> Result<Pooled, String> {
         while let Some(mut connection) = self.take_idle() {
+            if connection.is_too_old()
+                && let Ok(fresh) = self.fresh().await
+            {
+                return Ok(fresh);
+            }
             // Its task may not yet have seen that the last answer is read to its end.
             if connection.sender.ready().await.is_ok() {
                 return Ok(connection);
@@ -92,41 +132,97 @@ impl Pool {
     }
 
     pub(super) fn give_back(&self, mut connection: Pooled) {
-        if connection.sender.is_closed() {
+        connection.has_worked = true;
+        self.put_by(connection);
+    }
+
+    /// Makes a connection now if there is none; called again and again while it is to be kept.
+    pub(super) fn keep_warm(self: &Rc<Self>, is_warm: bool) {
+        if !is_warm || self.open.get() > 0 || self.is_warming.get() {
             return;
         }
-        connection.reused = true;
+        let now = Instant::now();
+        // Who takes a connection and drops it again is not to be hurried, nor who takes none.
+        let pause = self.warm_pause.get();
+        let waited = self.warmed.get().map_or(pause, |warmed| now - warmed);
+        if waited < pause {
+            return;
+        }
+        let is_soon = waited < WARM_PAUSE_MAX * 2;
+        let longer = pause.mul_f64(1.6).min(WARM_PAUSE_MAX);
+        self.warm_pause.set(if is_soon { longer } else { WARM_PAUSE_MIN });
+        self.warmed.set(Some(now));
+        self.is_warming.set(true);
+        let pool = Rc::clone(self);
+        spawn(async move {
+            if let Ok(connection) = pool.fresh().await {
+                pool.put_by(connection);
+            }
+            pool.is_warming.set(false);
+        });
+    }
+
+    fn put_by(&self, connection: Pooled) {
         connection.idle_since.set(Some(Instant::now()));
         let mut idle = self.idle.borrow_mut();
+        idle.push(connection);
         idle.retain(|connection| !connection.sender.is_closed());
-        if idle.len() >= self.connections_max {
+        if idle.len() > self.rules.connections_max {
             idle.remove(0);
         }
-        idle.push(connection);
     }
 
     fn take_idle(&self) -> Option<Pooled> {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|connection| !connection.sender.is_closed());
-        let connection = idle.pop()?;
-        connection.idle_since.set(None);
+        let mut connection = idle.pop()?;
+        let since = connection.idle_since.take();
+        connection.has_worked |= since.is_some_and(|since| since.elapsed() >= LIFE_MIN);
         Some(connection)
     }
 
     async fn connect(&self, target: Target) -> Result<Pooled, String> {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
-        let dialled = dial(&target, turn, self.connect_timeout, None).await;
+        let dialled = dial(&target, turn, self.rules.connect_timeout, None).await;
         let stream = dialled.map_err(|error| format!("{target}: {error}"))?;
         let handshake = http1::handshake(stream).await;
         let (sender, connection) = handshake.map_err(|error| format!("{target}: {error}"))?;
         let idle_since = Rc::new(Cell::new(None));
-        let (watched, idle_timeout) = (Rc::clone(&idle_since), self.idle_timeout);
+        let (watched, idle_timeout) = (Rc::clone(&idle_since), self.rules.idle_timeout);
+        let counted = Counted::new(&self.open, &self.lane);
         spawn(async move {
             // How it ended is told to whoever waits for an answer on it.
             or(async { drop(connection.await) }, long_idle(&watched, idle_timeout)).await;
+            drop(counted);
         });
-        Ok(Pooled { sender, reused: false, idle_since })
+        let age = self.rules.age_max.map(|age| age.mul_f64(0.9 + 0.2 * fastrand::f64()));
+        let expires = age.and_then(|age| Instant::now().checked_add(age));
+        Ok(Pooled { sender, has_worked: false, expires, idle_since })
+    }
+}
+
+impl Pooled {
+    fn is_too_old(&self) -> bool {
+        self.expires.is_some_and(|at| at <= Instant::now())
+    }
+}
+
+/// An open connection, as its pool and the lane count them.
+struct Counted(Rc<Cell<usize>>, Arc<Lane>);
+
+impl Counted {
+    fn new(open: &Rc<Cell<usize>>, lane: &Arc<Lane>) -> Counted {
+        open.set(open.get() + 1);
+        lane.stats().connection_made();
+        Counted(Rc::clone(open), Arc::clone(lane))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+        self.1.stats().connection_closed();
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::Barrier;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
@@ -72,7 +73,17 @@ impl GrpcPeer {
     /// With a server that is set up in its own way.
     pub(crate) fn start_with(
         address: SocketAddr,
+        server: Server,
+        script: impl Fn(usize, &[String]) -> Answer + Send + Sync + 'static,
+    ) -> GrpcPeer {
+        GrpcPeer::start_beside(address, server, Routes::default(), script)
+    }
+
+    /// With other services on the same server.
+    pub(crate) fn start_beside(
+        address: SocketAddr,
         mut server: Server,
+        others: Routes,
         script: impl Fn(usize, &[String]) -> Answer + Send + Sync + 'static,
     ) -> GrpcPeer {
         let listener = std::net::TcpListener::bind(address).unwrap();
@@ -94,7 +105,8 @@ impl GrpcPeer {
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let incoming = TcpListenerStream::new(listener);
-            server.add_service(service).serve_with_incoming(incoming).await.unwrap();
+            let routes = others.add_service(service);
+            server.add_routes(routes).serve_with_incoming(incoming).await.unwrap();
         });
         GrpcPeer { address, got, runtime }
     }

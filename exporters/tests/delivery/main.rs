@@ -21,4 +21,6 @@ mod lanes;
 #[cfg(test)]
 mod local;
 #[cfg(test)]
+mod pool;
+#[cfg(test)]
 mod rig;

@@ -57,6 +57,22 @@ impl Rig {
     }
 
     pub(crate) fn with_full_receivers(destinations: Vec<Destination>, refuse_every: u64) -> Rig {
+        Rig::made(destinations, refuse_every, |_| {})
+    }
+
+    /// `before` sees the clusters before the exporter core is there.
+    pub(crate) fn begun(
+        destinations: Vec<Destination>,
+        before: impl FnOnce(&[Arc<Cluster>]),
+    ) -> Rig {
+        Rig::made(destinations, 0, before)
+    }
+
+    fn made(
+        destinations: Vec<Destination>,
+        refuse_every: u64,
+        before: impl FnOnce(&[Arc<Cluster>]),
+    ) -> Rig {
         let (sender, ends) = channel();
         let words = Words { sender: Mutex::new(sender), calls: AtomicU64::new(0), refuse_every };
         let stop = Arc::new(Stop::new());
@@ -71,6 +87,7 @@ impl Rig {
             clusters.push(Arc::clone(&cluster));
             seats.push(Seat { destination: Arc::new(destination), cluster, lane });
         }
+        before(&clusters);
         let thread = start("exporter".into(), None, seats, Arc::new(words), Arc::clone(&stop));
         Rig { lanes, clusters, stop, ends, thread: Some(thread.unwrap()) }
     }

@@ -235,6 +235,17 @@ impl Client {
         self.end.is_none() && self.goes.is_none() && !self.leaves && has_ids
     }
 
+    /// Whether messages wait for the peer to take more on all streams together: that of a further
+    /// stream would wait behind them.
+    pub fn is_held_up(&self) -> bool {
+        self.unsent > 0 && self.peer.window <= 0
+    }
+
+    /// Whether the peer has sent its settings, as HTTP/2 wants it to do first.
+    pub fn has_settings(&self) -> bool {
+        self.peer.has_settings
+    }
+
     /// Opens a stream and returns its id, if it can be opened now.
     pub fn open(&mut self, head: &Rc<RequestHead>, message: Vec<Bytes>) -> Option<u32> {
         if !self.can_open() {

@@ -71,6 +71,18 @@ pub(super) fn render(page: &mut Page, view: &View) {
         "Parts of batches sent more than once.",
         &|s| s.parts_again,
     );
+    each(
+        "forebay_exporter_repeated_requests",
+        "counter",
+        "Sent again at once: nobody had read them.",
+        &|s| s.repeated_requests,
+    );
+    each("forebay_exporter_connections_made", "counter", "Connections made.", &|s| {
+        s.connections_made
+    });
+    each("forebay_exporter_connections_open", gauge, "Connections that are open.", &|s| {
+        s.connections_open
+    });
     let mut by_label = |name, help, label, names: &[&str], of: fn(&Snapshot) -> &[u64]| {
         page.family(name, "counter", help);
         for (exporter, lanes) in &snapshots {
