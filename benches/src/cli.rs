@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{compare, floor, load, run, scenario, sink};
+use crate::{
+    certificates, compare, floor, h3_service, handshakes, load, lossy, run, scenario, sink,
+};
 
 /// Measures forebay, and proves that nothing was lost while it did.
 ///
@@ -13,8 +15,7 @@ use crate::{compare, floor, load, run, scenario, sink};
 /// of moving the same bytes on this machine without reading them, from the same run. A run that
 /// lost an item, doubled one or counted none is an error and has no figures.
 ///
-/// Drives OTLP/gRPC and OTLP/HTTP in clear text. TLS and HTTP/3 are not there: the engine has
-/// neither yet.
+/// Drives OTLP/gRPC and OTLP/HTTP, in clear text, over TLS and over HTTP/3.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -36,6 +37,14 @@ enum Command {
     Sink(sink::Settings),
     /// Move bytes without reading them
     Floor(floor::Settings),
+    /// Count handshakes a second over TLS or QUIC, full or resumed
+    Handshakes(handshakes::Settings),
+    /// Take OTLP over HTTP/3 as anybody would build it: what the engine is measured against
+    H3Service(h3_service::Settings),
+    /// Be a long and lossy path in front of a server
+    Lossy(lossy::Settings),
+    /// Make a CA and a certificate for localhost, for tests
+    Certificates(certificates::Settings),
 }
 
 /// The whole program. An error is one message on standard error, and exit code 1.
@@ -52,6 +61,10 @@ pub fn main() -> ExitCode {
         Command::Load(settings) => load::main(&settings),
         Command::Sink(settings) => sink::main(&settings),
         Command::Floor(settings) => floor::main(&settings),
+        Command::Handshakes(settings) => handshakes::main(&settings),
+        Command::H3Service(settings) => h3_service::main(&settings),
+        Command::Lossy(settings) => lossy::main(&settings),
+        Command::Certificates(settings) => certificates::main(&settings),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

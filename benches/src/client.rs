@@ -20,8 +20,10 @@ use crate::h2;
 pub enum Transport {
     Grpc,
     Http1,
-    /// OTLP/HTTP over HTTP/2 with prior knowledge.
+    /// OTLP/HTTP over HTTP/2: with prior knowledge, or as TLS has agreed.
     Http2,
+    /// OTLP/HTTP over HTTP/3: spoken by [`crate::h3`], over streams instead of bytes.
+    Http3,
     /// To the floor: this many bytes in, [`raw::ANSWER_BYTES`] out, nothing to parse.
     Raw {
         request_bytes: usize,
@@ -74,7 +76,10 @@ impl Client {
             Transport::Raw { request_bytes } => {
                 Client::Raw(raw::Client::new(request_bytes, heading.streams))
             }
-            _ => Client::H2(Box::new(h2::client::Client::new(heading, out))),
+            Transport::Http3 => unreachable!("a load over HTTP/3 has streams, and no bytes"),
+            Transport::Grpc | Transport::Http2 => {
+                Client::H2(Box::new(h2::client::Client::new(heading, out)))
+            }
         }
     }
 

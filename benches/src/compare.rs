@@ -14,7 +14,8 @@ use crate::run::{self, Session};
 pub struct Settings {
     #[command(flatten)]
     pub run: run::Settings,
-    /// What to put beside forebay: collector, rotel, nginx, haproxy, or a file that describes it
+    /// What to put beside forebay: collector, rotel, nginx, haproxy, h3-service, or a file that
+    /// describes it
     #[arg(long, required = true, value_delimiter = ',')]
     pub with: Vec<String>,
     /// The binary of each of them, in the same order [default: by name, in PATH]

@@ -130,8 +130,8 @@ fn entry_bytes(field: &Field) -> usize {
     field.0.len() + field.1.len() + ENTRY_OVERHEAD_BYTES
 }
 
-/// Section 5.1.
-fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Result<usize, String> {
+/// Section 5.1; the same in QPACK.
+pub fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Result<usize, String> {
     let full = (1usize << prefix) - 1;
     let mut value = usize::from(byte(block, at)?) & full;
     if value < full {
@@ -147,8 +147,8 @@ fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Result<usize, String> {
     Err("a header integer that is too long".to_owned())
 }
 
-/// Section 5.2.
-fn string(block: &[u8], at: &mut usize) -> Result<Vec<u8>, String> {
+/// Section 5.2; the same in QPACK.
+pub fn string(block: &[u8], at: &mut usize) -> Result<Vec<u8>, String> {
     let is_huffman = block.get(*at).is_some_and(|first| first & 0x80 != 0);
     let length = integer(block, at, 7)?;
     let raw = block.get(*at..).and_then(|rest| rest.get(..length)).ok_or(TRUNCATED)?;

@@ -10,6 +10,7 @@
 //! - A run that can't be trusted has no figures.
 
 pub mod account;
+pub mod certificates;
 pub mod cli;
 pub mod client;
 pub mod compare;
@@ -17,9 +18,13 @@ pub mod control;
 pub mod floor;
 pub mod h1;
 pub mod h2;
+pub mod h3;
+pub mod h3_service;
+pub mod handshakes;
 pub mod hpack;
 pub mod items;
 pub mod load;
+pub mod lossy;
 pub mod machine;
 pub mod measure;
 pub mod outbox;
@@ -33,3 +38,4 @@ pub mod scenario;
 pub mod sink;
 pub mod summary;
 pub mod syscalls;
+pub mod trust;

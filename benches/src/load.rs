@@ -1,13 +1,18 @@
 //! The load: drives a program with OTLP, closed loop or at a rate, and keeps account of it.
 //!
 //! Each thread has its own ring, its own share of the connections and of the rate, and its own
-//! requests, made before the first is sent. In closed mode a request follows an answer; in open
-//! mode requests are due at their time, and wait, counted, if every stream is taken.
+//! requests, made before the first is sent. HTTP/3 goes through `quinn` on a runtime of tokio's,
+//! one for each thread: code that the engine does not share. In closed mode a request follows an
+//! answer; in open mode requests are due at their time, and wait, counted, if every stream is
+//! taken.
 //!
 //! A refused request is not repeated: its stream pauses, then sends the next one.
 
+mod crew;
 mod ledger;
 mod schedule;
+mod seal;
+mod tally;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -22,7 +27,10 @@ use forebay_codec::compress::Encoding;
 use forebay_codec::signal::Signal;
 use forebay_net::wake::Wake;
 use hdrhistogram::Histogram;
+use tokio::sync::Notify;
 
+use self::crew::Crew;
+pub(crate) use self::crew::widen;
 pub use self::schedule::Arrivals;
 use self::worker::Worker;
 use crate::account::Claim;
@@ -31,6 +39,16 @@ use crate::control::{Event, Loaded, Order, Progress, Ready, orders, say};
 use crate::machine::{pin, raise_file_limit};
 use crate::payload::{Pool, Shape};
 use crate::result::Latency;
+use crate::trust::Trust;
+
+/// How long connections may take to open, all of them together.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long answers may take once nothing more is sent.
+const LAST_ANSWERS: Duration = Duration::from_secs(35);
+/// A refused request's stream pauses for so many nanoseconds.
+const PAUSE: u64 = 100_000_000;
+/// HTTP/2 has streams for a few more requests than this.
+const CONNECTION_REQUESTS_MAX: u64 = 1 << 29;
 
 /// A load, as the command line asks for it.
 #[derive(Args, Clone, Debug)]
@@ -40,6 +58,11 @@ pub struct Settings {
     /// How requests travel
     #[arg(long, default_value = "grpc")]
     pub transport: TransportName,
+    /// Encrypt; HTTP/3 always is
+    #[arg(long)]
+    pub tls: bool,
+    #[command(flatten)]
+    pub trust: Trust,
     /// What they carry
     #[arg(long, default_value = "traces", value_parser = signal)]
     pub signal: Signal,
@@ -93,6 +116,8 @@ pub enum TransportName {
     Grpc,
     Http1,
     Http2,
+    /// Over QUIC, and so over TLS
+    Http3,
     /// Requests and answers of fixed sizes, as the floor takes them
     Raw,
 }
@@ -119,6 +144,7 @@ impl Settings {
             TransportName::Grpc => Transport::Grpc,
             TransportName::Http1 => Transport::Http1,
             TransportName::Http2 => Transport::Http2,
+            TransportName::Http3 => Transport::Http3,
             TransportName::Raw => Transport::Raw { request_bytes: self.request_bytes },
         }
     }
@@ -166,8 +192,60 @@ struct Report {
     connections_broken: u64,
 }
 
+/// What makes a thread look at its phase.
+#[derive(Clone)]
+enum Bell {
+    Ring(Arc<Wake>),
+    Runtime(Arc<Notify>),
+}
+
+impl Bell {
+    fn ring(&self) {
+        match self {
+            Bell::Ring(wake) => wake.wake(),
+            Bell::Runtime(notify) => notify.notify_one(),
+        }
+    }
+}
+
+/// A thread's connections, open.
+enum Stand {
+    Ring(Box<Worker>),
+    Runtime(Box<Crew>),
+}
+
+impl Stand {
+    fn connect(
+        settings: &Settings,
+        source: u8,
+        pool: Pool,
+        counts: Arc<Counts>,
+    ) -> Result<Stand, String> {
+        match settings.transport {
+            TransportName::Http3 => {
+                Crew::connect(settings, source, pool, counts).map(Box::new).map(Stand::Runtime)
+            }
+            _ => Worker::connect(settings, source, pool, counts).map(Box::new).map(Stand::Ring),
+        }
+    }
+
+    fn bell(&self) -> Bell {
+        match self {
+            Stand::Ring(worker) => Bell::Ring(worker.wake()),
+            Stand::Runtime(crew) => Bell::Runtime(crew.wake()),
+        }
+    }
+
+    fn run(self, phase: &Phase) -> Report {
+        match self {
+            Stand::Ring(worker) => worker.run(phase),
+            Stand::Runtime(crew) => crew.run(phase),
+        }
+    }
+}
+
 struct Thread {
-    wake: Arc<Wake>,
+    bell: Bell,
     counts: Arc<Counts>,
     /// `None`: it did not come to stand.
     handle: JoinHandle<Option<Report>>,
@@ -248,7 +326,7 @@ impl Load {
 
     fn set(&self, phase: u8) {
         self.phase.set(phase);
-        self.threads.iter().for_each(|thread| thread.wake.wake());
+        self.threads.iter().for_each(|thread| thread.bell.ring());
     }
 
     /// How far it is.
@@ -342,14 +420,14 @@ fn spawn(
             pin(&[core]);
         }
         let source = index as u8;
-        let worker = Pool::make(&shape, settings.run, source).and_then(|pool| {
+        let stand = Pool::make(&shape, settings.run, source).and_then(|pool| {
             let mean = pool.mean_bytes();
-            Worker::connect(&settings, source, pool, counts).map(|worker| (worker, mean))
+            Stand::connect(&settings, source, pool, counts).map(|stand| (stand, mean))
         });
-        match worker {
-            Ok((worker, mean)) => {
-                let _ = ready.send(Ok((worker.wake(), mean)));
-                Some(worker.run(&phase))
+        match stand {
+            Ok((stand, mean)) => {
+                let _ = ready.send(Ok((stand.bell(), mean)));
+                Some(stand.run(&phase))
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -360,6 +438,6 @@ fn spawn(
     let handle = std::thread::Builder::new().name("load".to_owned()).spawn(body);
     let handle = handle.map_err(|error| format!("the load can't start a thread: {error}"))?;
     let stands = stands.recv().map_err(|_| "a load thread died at its start".to_owned())?;
-    let (wake, mean) = stands?;
-    Ok((Thread { wake, counts: seen, handle }, mean))
+    let (bell, mean) = stands?;
+    Ok((Thread { bell, counts: seen, handle }, mean))
 }

@@ -154,6 +154,16 @@ fn resident_bytes_alone(pid: u32) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Whether any process has a socket for datagrams on this port.
+pub fn has_udp(port: u16) -> bool {
+    let wanted = format!(":{port:04X}");
+    ["/proc/net/udp", "/proc/net/udp6"].iter().any(|path| {
+        let sockets = std::fs::read_to_string(path).unwrap_or_default();
+        let mut lines = sockets.lines().skip(1);
+        lines.any(|line| line.split_whitespace().nth(1).is_some_and(|at| at.ends_with(&wanted)))
+    })
+}
+
 /// What a result says of where it ran.
 pub fn describe() -> Machine {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -2,6 +2,8 @@
 //!
 //! Always: the sink's audit comes before any figure. What is returned has lost nothing.
 
+mod verdict;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -9,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::account::Verdict;
-use crate::control::{Event, Loaded, Order, Progress, Ready, Sunk};
+use self::verdict::{Ledger, audit, conclude};
+use crate::certificates;
+use crate::control::{Event, Loaded, Order, Progress, Ready};
 use crate::machine::{busy_nanos, cpu_nanos, resident_bytes};
 use crate::process::{Placement, Spawned, Worker};
 use crate::program::{Ports, Program, Purpose};
@@ -116,15 +119,24 @@ impl Bench {
     ) -> Result<Measured, Void> {
         let folder = Folder::new()?;
         let (mut sink, stands) = self.sink(row, tag, folder.path())?;
+        let certificates = certificates::make(folder.path())?;
         let purpose = Purpose {
             engine: &row.engine,
+            transport: &row.transport,
+            tls: row.tls,
+            certificates: &certificates,
             sink_grpc: stands.grpc.ok_or_else(|| "a sink without gRPC".to_owned())?,
             sink_http: stands.http.ok_or_else(|| "a sink without HTTP".to_owned())?,
             placement: &self.placement,
         };
         let (mut spawned, ports) = program.start(&purpose, folder.path())?;
         let target = self.wait_until_ready(&mut spawned, &ports, row)?;
-        let (load, _) = self.load(&load_arguments(row, target, rate, tag), folder.path())?;
+        let mut arguments = load_arguments(row, target, rate, tag);
+        if row.tls {
+            arguments.push("--tls".to_owned());
+            arguments.extend(["--ca".to_owned(), certificates.ca.display().to_string()]);
+        }
+        let (load, _) = self.load(&arguments, folder.path())?;
         let mut running = Running {
             engine: Engine::Program(spawned),
             load,
@@ -137,8 +149,15 @@ impl Bench {
         };
         drop(load);
         let output = spawned.stop(PATIENCE)?;
-        let (verdict, sunk) = audit(&mut sink, &loaded)?;
-        let dropped = if program.has_ledger { check_ledger(&output, &loaded)? } else { 0 };
+        let (mut verdict, sunk) = audit(&mut sink, &loaded)?;
+        let ledger = match program.has_ledger {
+            true => Ledger::read(&output, &loaded)?,
+            false => Ledger::default(),
+        };
+        if row.engine.exporter == "nop" {
+            verdict = ledger.verdict(&program.name, &loaded, &verdict)?;
+        }
+        let dropped = ledger.dropped_items;
         conclude(&program.name, row, &loaded, &verdict, &sunk, dropped, &mut measured)?;
         measured.request_bytes =
             loaded.sent_bytes as f64 / loaded.progress.sent_requests.max(1) as f64;
@@ -163,7 +182,7 @@ impl Bench {
         let Event::Ready(Ready { raw: Some(target), .. }) = floor.hear(PATIENCE)? else {
             return Err("the floor does not say where it listens".to_owned().into());
         };
-        let raw = Row { transport: "raw".to_owned(), ..row.clone() };
+        let raw = Row { transport: "raw".to_owned(), tls: false, ..row.clone() };
         let mut arguments = load_arguments(&raw, target, rate, tag);
         arguments.extend(words(&["--request-bytes", &size]));
         let (load, _) = self.load(&arguments, folder.path())?;
@@ -225,8 +244,16 @@ impl Bench {
         ports: &Ports,
         row: &Row,
     ) -> Result<SocketAddr, String> {
-        let port = if row.transport == "grpc" { ports.grpc } else { ports.http };
-        spawned.wait_for_ports(&[port], Duration::from_secs(20))?;
+        let patience = Duration::from_secs(20);
+        let port = match row.transport.as_str() {
+            "grpc" => ports.grpc,
+            "http3" => {
+                spawned.wait_for_udp(ports.http3, patience)?;
+                return Ok(SocketAddr::from(([127, 0, 0, 1], ports.http3)));
+            }
+            _ => ports.http,
+        };
+        spawned.wait_for_ports(&[port], patience)?;
         Ok(SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
@@ -374,89 +401,6 @@ fn figures(before: &Sample, after: &Sample, placement: &Placement) -> Measured {
         notes.push(format!("the load itself was up to {} ms late", late / 1000));
     }
     Measured { run, notes, ..Measured::default() }
-}
-
-fn audit(sink: &mut Worker, loaded: &Loaded) -> Result<(Verdict, Sunk), String> {
-    sink.tell(&Order::Audit { claims: loaded.claims.clone() })?;
-    match sink.hear(PATIENCE)? {
-        Event::Audited { verdict, sunk } => Ok((verdict, sunk)),
-        other => Err(format!("the sink says {other:?}")),
-    }
-}
-
-/// What the ledger says was dropped. It must balance, and know of every item that was taken.
-fn check_ledger(output: &str, loaded: &Loaded) -> Result<u64, String> {
-    let line = output.lines().last().unwrap_or_default();
-    let ledger: serde_json::Value = serde_json::from_str(line)
-        .map_err(|_| format!("forebay's last line is no ledger: {line:?}"))?;
-    let ledger = &ledger["ledger"];
-    let number = |key: &str| ledger[key].as_u64().unwrap_or(u64::MAX);
-    if ledger["balanced"] != true || number("in_flight_items") != 0 {
-        return Err(format!("forebay's ledger does not balance: this run is void: {ledger}"));
-    }
-    if number("accepted_items") < loaded.progress.ok_items {
-        return Err(format!(
-            "forebay acknowledged {} items, and its ledger accepted {}: this run is void",
-            loaded.progress.ok_items,
-            number("accepted_items")
-        ));
-    }
-    Ok(number("dropped_items"))
-}
-
-/// Nothing may be missing, and something must have been measured.
-fn conclude(
-    name: &str,
-    row: &Row,
-    loaded: &Loaded,
-    verdict: &Verdict,
-    sunk: &Sunk,
-    dropped: u64,
-    measured: &mut Measured,
-) -> Result<(), String> {
-    let mut wrong = Vec::new();
-    let mut count = |items: u64, what: &str| {
-        if items > 0 {
-            wrong.push(format!("{items} items {what}"));
-        }
-    };
-    count(verdict.missing.saturating_sub(dropped), "were acknowledged and never arrived");
-    count(dropped, "were acknowledged and dropped, as the ledger says");
-    // At least once: a retry after a lost answer may repeat, and a call that timed out may arrive.
-    if !row.faults.may_repeat() {
-        count(verdict.duplicates, "arrived more often than they were sent");
-    }
-    if row.engine.acks == "accepted" {
-        count(verdict.unexpected, "arrived although they were refused");
-    }
-    count(verdict.alien, "arrived that nobody sent");
-    if sunk.unreadable > 0 {
-        wrong.push(format!("{} requests reached the sink that it could not read", sunk.unreadable));
-    }
-    let failed = loaded.progress.failed_requests;
-    if failed > 0 || loaded.connections_broken > 0 {
-        wrong.push(format!("{failed} requests failed: {}", loaded.problems.join("; ")));
-    }
-    if measured.run.items == 0.0 {
-        let problems = loaded.problems.join("; ");
-        wrong.push(format!("no item was acknowledged within the window {problems}"));
-    }
-    if measured.run.engine_cpu_ns_per_item == 0.0 {
-        wrong.push("its processes used no CPU time: others did the work".to_owned());
-    }
-    if !wrong.is_empty() {
-        return Err(format!(
-            "{name}, {}: {}\n  cost: this run is void, and so there is no figure",
-            row.name,
-            wrong.join(", ")
-        ));
-    }
-    if measured.run.refused_requests > 0.0 {
-        let share =
-            measured.run.refused_requests / (measured.run.refused_requests + measured.run.requests);
-        measured.notes.push(format!("{:.1} % of the requests were refused", share * 100.0));
-    }
-    Ok(())
 }
 
 fn load_arguments(row: &Row, target: SocketAddr, rate: Option<f64>, tag: u8) -> Vec<String> {

@@ -135,6 +135,24 @@ impl Spawned {
         Ok(())
     }
 
+    /// Waits until there is a socket for datagrams on this port of localhost: one can't be tried by
+    /// connecting to it, but the kernel lists it.
+    pub fn wait_for_udp(&mut self, port: u16, patience: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + patience;
+        while !machine::has_udp(port) {
+            self.check()?;
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "{} does not listen on UDP port {port} after {patience:?}\n{}",
+                    self.name,
+                    last_lines(&self.stderr)
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
     /// SIGTERM, then its standard output once it has ended by itself.
     pub fn stop(mut self, patience: Duration) -> Result<String, String> {
         self.check()?;

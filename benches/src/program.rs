@@ -4,28 +4,34 @@
 //! free ones, and written into its configuration.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::certificates::Certificates;
 use crate::machine;
 use crate::process::{Placement, Spawned, Start};
 use crate::scenario::Engine;
 
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 6] = [
     ("forebay", include_str!("../programs/forebay.toml")),
     ("collector", include_str!("../programs/collector.toml")),
     ("rotel", include_str!("../programs/rotel.toml")),
     ("nginx", include_str!("../programs/nginx.toml")),
     ("haproxy", include_str!("../programs/haproxy.toml")),
+    (H3_SERVICE, include_str!("../programs/h3-service.toml")),
 ];
+
+/// The program that is a part of this one.
+const H3_SERVICE: &str = "h3-service";
 
 /// How a program is run. In `command`, `config`, `environment` and `metrics` these words are
 /// replaced: `{binary}`, `{config}` (a file with the configuration), `{folder}` (an empty one),
-/// `{grpc_port}`, `{http_port}`, `{metrics_port}`, `{sink_grpc}`, `{sink_http}` (host and port),
-/// `{cores}`, `{last_core}`, `{threads}`, and what the row asks for: `{acks}`, `{waits}`,
-/// `{processors}`, `{exporter}`, `{compression}`.
+/// `{grpc_port}`, `{http_port}`, `{http3_port}`, `{metrics_port}`, `{sink_grpc}`, `{sink_http}`
+/// (host and port), `{cores}`, `{last_core}`, `{threads}`, `{cert_file}` and `{key_file}` (in PEM),
+/// and what the row asks for: `{acks}`, `{waits}`, `{processors}`, `{exporter}`, `{compression}`.
+/// forebay's own are `{tls}` and `{http3}`: nothing, unless the row needs the one or the other.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
@@ -54,6 +60,7 @@ pub struct Program {
 pub struct Ports {
     pub grpc: u16,
     pub http: u16,
+    pub http3: u16,
     /// The authority and path of its metrics page.
     pub metrics: Option<(String, String)>,
 }
@@ -62,6 +69,10 @@ pub struct Ports {
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose<'a> {
     pub engine: &'a Engine,
+    /// What the load will speak, and whether it encrypts.
+    pub transport: &'a str,
+    pub tls: bool,
+    pub certificates: &'a Certificates,
     pub sink_grpc: std::net::SocketAddr,
     pub sink_http: std::net::SocketAddr,
     pub placement: &'a Placement,
@@ -110,8 +121,12 @@ pub fn forebay(path: Option<&Path>) -> Result<Program, String> {
 /// What `--program` or `--with` name, with its binary where that is given.
 pub fn other(name: &str, binary: Option<&Path>) -> Result<Program, String> {
     let mut program = find(name)?;
-    if let Some(binary) = binary {
-        program.binary = binary.display().to_string();
+    match binary {
+        Some(binary) => program.binary = binary.display().to_string(),
+        None if name == H3_SERVICE => {
+            program.binary = machine::this_program()?.display().to_string();
+        }
+        None => {}
     }
     Ok(program)
 }
@@ -119,8 +134,9 @@ pub fn other(name: &str, binary: Option<&Path>) -> Result<Program, String> {
 impl Program {
     /// Starts it on its cores. `folder` is its own, and empty.
     pub fn start(&self, purpose: &Purpose<'_>, folder: &Path) -> Result<(Spawned, Ports), String> {
-        let [grpc, http, metrics] = free_ports()?;
-        let words = self.words(purpose, folder, [grpc, http, metrics]);
+        let ports = free_ports()?;
+        let [grpc, http, http3, _] = ports;
+        let words = self.words(purpose, folder, ports);
         let filled = |text: &str| fill(text, &words);
         let config = folder.join("config");
         std::fs::write(&config, filled(&self.config)).map_err(|error| {
@@ -141,14 +157,14 @@ impl Program {
             let (authority, path) = url.strip_prefix("http://")?.split_once('/')?;
             Some((authority.to_owned(), format!("/{path}")))
         });
-        Ok((spawned, Ports { grpc, http, metrics }))
+        Ok((spawned, Ports { grpc, http, http3, metrics }))
     }
 
     fn words(
         &self,
         purpose: &Purpose<'_>,
         folder: &Path,
-        ports: [u16; 3],
+        ports: [u16; 4],
     ) -> Vec<(&'static str, String)> {
         let engine = purpose.engine;
         let cores = &purpose.placement.engine;
@@ -157,13 +173,25 @@ impl Program {
         let yes_or_no = |yes: bool, then: &str, other: &str| {
             if yes { then.to_owned() } else { other.to_owned() }
         };
+        let [grpc, http, http3, metrics] = ports;
+        let certificate = purpose.certificates.certificate.display().to_string();
+        let key = purpose.certificates.key.display().to_string();
+        let files = format!("{{cert_file: \"{certificate}\", key_file: \"{key}\"}}");
+        let is_http3 = purpose.transport == "http3";
+        let over_tcp = purpose.tls && !is_http3;
+        let endpoint = format!("http3: {{endpoint: \"127.0.0.1:{http3}\", tls: {files}}}");
         vec![
+            ("{tls}", yes_or_no(over_tcp, &format!(", tls: {files}"), "")),
+            ("{http3}", yes_or_no(is_http3, &endpoint, "")),
+            ("{cert_file}", certificate),
+            ("{key_file}", key),
             ("{binary}", self.binary.clone()),
             ("{config}", folder.join("config").display().to_string()),
             ("{folder}", folder.display().to_string()),
-            ("{grpc_port}", ports[0].to_string()),
-            ("{http_port}", ports[1].to_string()),
-            ("{metrics_port}", ports[2].to_string()),
+            ("{grpc_port}", grpc.to_string()),
+            ("{http_port}", http.to_string()),
+            ("{http3_port}", http3.to_string()),
+            ("{metrics_port}", metrics.to_string()),
             ("{sink_grpc}", purpose.sink_grpc.to_string()),
             ("{sink_http}", purpose.sink_http.to_string()),
             ("{cores}", list.join(",")),
@@ -184,18 +212,19 @@ fn fill(text: &str, words: &[(&str, String)]) -> String {
 
 /// Ports that were free a moment ago, and that the kernel gives to nobody by itself: one of its own
 /// choice could be a client's before the program listens there.
-fn free_ports() -> Result<[u16; 3], String> {
+fn free_ports() -> Result<[u16; 4], String> {
     let mut taken = Vec::new();
     for _ in 0..PORT_TRIES_MAX {
         let port = fastrand::u16(PORT_MIN..ephemeral_port_min().max(PORT_MIN + 1));
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            taken.push((port, listener));
+        let address = ("127.0.0.1", port);
+        if let (Ok(listener), Ok(socket)) = (TcpListener::bind(address), UdpSocket::bind(address)) {
+            taken.push((port, listener, socket));
         }
-        if let [(a, _), (b, _), (c, _)] = taken[..] {
-            return Ok([a, b, c]);
+        if let [(a, ..), (b, ..), (c, ..), (d, ..)] = taken[..] {
+            return Ok([a, b, c, d]);
         }
     }
-    Err(format!("no three ports were found free on 127.0.0.1 in {PORT_TRIES_MAX} tries"))
+    Err(format!("no four ports were found free on 127.0.0.1 in {PORT_TRIES_MAX} tries"))
 }
 
 const PORT_MIN: u16 = 10_000;
@@ -217,15 +246,21 @@ mod tests {
         let engine = Engine::default();
         let placement = Placement::choose(1, &[0, 1]);
         let address = "127.0.0.1:1".parse().unwrap();
+        let file = Path::new("/tmp/x/pem").to_owned();
+        let certificates =
+            Certificates { ca: file.clone(), certificate: file.clone(), key: file.clone() };
         let purpose = Purpose {
             engine: &engine,
+            transport: "http3",
+            tls: true,
+            certificates: &certificates,
             sink_grpc: address,
             sink_http: address,
             placement: &placement,
         };
         for name in names() {
             let program = find(name).unwrap();
-            let words = program.words(&purpose, Path::new("/tmp/x"), [1, 2, 3]);
+            let words = program.words(&purpose, Path::new("/tmp/x"), [1, 2, 3, 4]);
             let all = program.command.join(" ") + &program.config + &program.metrics;
             let filled = fill(&all, &words);
             let left = filled.split('{').skip(1).find(|rest| {

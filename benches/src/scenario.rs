@@ -11,7 +11,7 @@ use crate::load::Arrivals;
 use crate::sink::faults::Faults;
 
 /// The scenarios that come with the program.
-const BUILT_IN: [(&str, &str); 9] = [
+const BUILT_IN: [(&str, &str); 11] = [
     ("quick", include_str!("../scenarios/quick.toml")),
     ("ingest", include_str!("../scenarios/ingest.toml")),
     ("ecommerce", include_str!("../scenarios/ecommerce.toml")),
@@ -21,6 +21,8 @@ const BUILT_IN: [(&str, &str); 9] = [
     ("sizes", include_str!("../scenarios/sizes.toml")),
     ("connections", include_str!("../scenarios/connections.toml")),
     ("half-load", include_str!("../scenarios/half-load.toml")),
+    ("tls", include_str!("../scenarios/tls.toml")),
+    ("http3", include_str!("../scenarios/http3.toml")),
 ];
 
 /// One scenario, with its rows spelled out.
@@ -39,6 +41,8 @@ pub struct Scenario {
 pub struct Row {
     pub name: String,
     pub transport: String,
+    /// The load encrypts; over HTTP/3 it always does.
+    pub tls: bool,
     pub signal: String,
     pub items: usize,
     pub attributes: usize,
@@ -71,7 +75,8 @@ pub struct Engine {
     pub batch: bool,
     /// `accepted` or `delivered`.
     pub acks: String,
-    /// `otlp_grpc` or `otlp_http`.
+    /// `otlp_grpc` or `otlp_http`; `nop` sends nothing on, and then the program's own ledger is
+    /// what the load is compared with.
     pub exporter: String,
     /// How what goes on is compressed: `none`, `gzip` or `zstd`.
     pub compression: String,
@@ -103,6 +108,7 @@ struct File {
 struct FileRow {
     name: Option<String>,
     transport: OneOrMany<String>,
+    tls: OneOrMany<bool>,
     signal: OneOrMany<String>,
     items: OneOrMany<usize>,
     attributes: usize,
@@ -139,6 +145,7 @@ impl Default for FileRow {
         FileRow {
             name: None,
             transport: one("grpc"),
+            tls: OneOrMany::One(false),
             signal: one("traces"),
             items: OneOrMany::One(100),
             attributes: 8,
@@ -204,7 +211,13 @@ fn spell_out(row: &FileRow, rows: &mut Vec<Row>) {
         (None, shares) => shares.into_iter().map(Pace::OfMax).collect(),
     };
     let first = rows.len();
-    for transport in row.transport.all() {
+    let ways: Vec<(String, bool)> = row
+        .transport
+        .all()
+        .into_iter()
+        .flat_map(|transport| row.tls.all().into_iter().map(move |tls| (transport.clone(), tls)))
+        .collect();
+    for (transport, tls) in ways {
         for signal in row.signal.all() {
             for compression in row.compression.all() {
                 for connections in row.connections.all() {
@@ -213,6 +226,7 @@ fn spell_out(row: &FileRow, rows: &mut Vec<Row>) {
                             rows.push(Row {
                                 name: row.name.clone().unwrap_or_default(),
                                 transport: transport.clone(),
+                                tls: tls || transport == "http3",
                                 signal: signal.clone(),
                                 items,
                                 attributes: row.attributes,
@@ -252,9 +266,11 @@ fn describe(row: &Row, prefix: &str) -> String {
     let transport = match row.transport.as_str() {
         "http1" => "HTTP/1.1",
         "http2" => "HTTP/2",
+        "http3" => "HTTP/3",
         _ => "gRPC",
     };
-    let mut name = format!("{transport}, {} {things}", row.items);
+    let tls = if row.tls && row.transport != "http3" { " over TLS" } else { "" };
+    let mut name = format!("{transport}{tls}, {} {things}", row.items);
     if !prefix.is_empty() {
         name = format!("{prefix}: {name}");
     }
@@ -277,11 +293,11 @@ fn check(row: &Row) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{what} is {value:?}: {} are known", known.join(", "))),
     };
-    one_of("transport", &row.transport, &["grpc", "http1", "http2"])?;
+    one_of("transport", &row.transport, &["grpc", "http1", "http2", "http3"])?;
     one_of("signal", &row.signal, &["traces", "metrics", "logs"])?;
     one_of("compression", &row.compression, &["none", "gzip", "zstd"])?;
     one_of("engine.acks", &row.engine.acks, &["accepted", "delivered"])?;
-    one_of("engine.exporter", &row.engine.exporter, &["otlp_grpc", "otlp_http"])?;
+    one_of("engine.exporter", &row.engine.exporter, &["otlp_grpc", "otlp_http", "nop"])?;
     one_of("engine.compression", &row.engine.compression, &["none", "gzip", "zstd"])?;
     match row.pace {
         Pace::Rate(rate) if rate <= 0.0 => return Err("rate_per_s must be above 0".to_owned()),
@@ -316,6 +332,21 @@ mod tests {
         let text = "about='x'\nwarmup_ms=1\nwindow_ms=1\nrepeats=1\n\
             [[row]]\ntransport=['grpc','http1']\ncompression=['none','gzip']\nitems=[1,10,100]";
         assert_eq!(parse("t", text).unwrap().rows.len(), 12);
+    }
+
+    #[test]
+    fn a_row_may_be_with_tls_and_without_and_http3_is_never_without() {
+        let head = "about='x'\nwarmup_ms=1\nwindow_ms=1\nrepeats=1\n[[row]]\n";
+        let rows = |row: &str| parse("t", &format!("{head}{row}")).unwrap().rows;
+        let ways: Vec<(String, bool)> = rows("transport=['grpc','http3']\ntls=[false,true]")
+            .into_iter()
+            .map(|row| (row.transport, row.tls))
+            .collect();
+        let grpc = |tls| ("grpc".to_owned(), tls);
+        let http3 = || ("http3".to_owned(), true);
+        assert_eq!(ways, [grpc(false), grpc(true), http3(), http3()]);
+        assert_eq!(rows("tls=true")[0].name, "gRPC over TLS, 100 spans");
+        assert_eq!(rows("transport='http3'")[0].name, "HTTP/3, 100 spans");
     }
 
     #[test]

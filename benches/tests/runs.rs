@@ -82,6 +82,32 @@ fn delivered_acks_open_mode_and_a_failing_sink_lose_nothing() {
 }
 
 #[test]
+fn over_tls_a_run_is_as_good_as_any_other() {
+    for transport in ["grpc", "http1"] {
+        let folder = TempDir::new().unwrap();
+        let row = format!("transport='{transport}'\ntls=true");
+        let output = run(&folder, &row, &["--no-floor", "--repeats", "1"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(findings(&folder).rows[0].median.items > 0.0);
+    }
+}
+
+#[test]
+fn over_http3_the_service_is_measured_by_its_own_ledger() {
+    let folder = TempDir::new().unwrap();
+    let row = "transport='http3'\nengine={exporter='nop'}";
+    let service = ["--program", "h3-service", "--repeats", "1"];
+    let output = run(&folder, row, &service);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = &findings(&folder).rows[0];
+    assert!(found.median.items > 0.0 && found.program == "h3-service");
+    // Nothing reaches the sink, and that is held against whoever should have sent it on.
+    let folder = TempDir::new().unwrap();
+    let output = run(&folder, "transport='http3'", &service);
+    assert_void(&folder, &output, "items were acknowledged and never arrived");
+}
+
+#[test]
 fn behind_the_engine_a_sink_that_loses_items_makes_the_run_void() {
     let folder = TempDir::new().unwrap();
     let output = run(&folder, "faults={drop_every=1000}", &[]);

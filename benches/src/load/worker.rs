@@ -1,40 +1,37 @@
 //! One thread of the load: a ring, its connections, and when they send.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use forebay_net::ring::uring::Uring;
 use forebay_net::ring::{Done, End, Key, Ring};
 use forebay_net::wake::Wake;
-use hdrhistogram::Histogram;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
-use super::ledger::{Known, Ledger};
 use super::schedule::Schedule;
-use super::{Counts, MEASURING, Phase, Report, STOPPING, Settings, WAITING, histogram};
+use super::seal::Seal;
+use super::tally::Tally;
+use super::{
+    CONNECTION_REQUESTS_MAX, Counts, LAST_ANSWERS, MEASURING, OPEN_TIMEOUT, PAUSE, Phase, Report,
+    STOPPING, Settings, WAITING,
+};
 use crate::client::{Answer, Client, Heading, Outcome, Transport};
-use crate::items::Id;
 use crate::outbox::{Outbox, ring};
 use crate::payload::Pool;
 
-/// How long connections may take to open, all of them together.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long answers may take once nothing more is sent.
-const LAST_ANSWERS: Duration = Duration::from_secs(35);
-/// A refused request's stream pauses for so long.
-const PAUSE: u64 = 100_000_000;
 /// A connection's send holds about so much; the rest follows when it has left.
 const SEND_BYTES: usize = 256 << 10;
 const PULSE: Duration = Duration::from_millis(100);
-/// HTTP/2 has streams for a few more requests than this.
-const CONNECTION_REQUESTS_MAX: u64 = 1 << 29;
 
 struct Connection {
     key: Key,
     client: Client,
+    /// `None`: in clear text.
+    seal: Option<Box<Seal>>,
     outbox: Outbox,
     in_flight: usize,
     /// Streams that pause after a refusal.
@@ -44,6 +41,42 @@ struct Connection {
     is_ready: bool,
     is_dirty: bool,
     is_dead: bool,
+}
+
+impl Connection {
+    /// Connected, through its handshake, and ready for a request.
+    fn is_open(&self) -> bool {
+        self.client.has_room() && !self.seal.as_ref().is_some_and(|seal| seal.is_handshaking())
+    }
+
+    /// Bytes that wait for their send.
+    fn waiting_bytes(&self) -> usize {
+        self.outbox.filling.len() + self.seal.as_ref().map_or(0, |seal| seal.plain.len())
+    }
+
+    fn begin(&mut self, ticket: u32, body: &[u8]) {
+        let out = self.seal.as_mut().map_or(&mut self.outbox.filling, |seal| &mut seal.plain);
+        self.client.begin(ticket, body, out);
+    }
+
+    fn handle(&mut self, bytes: &[u8], answers: &mut Vec<Answer>) -> Result<(), String> {
+        let Some(seal) = &mut self.seal else {
+            return self.client.handle(bytes, &mut self.outbox.filling, answers);
+        };
+        let opened = seal.open(bytes)?;
+        let handled = match opened.is_empty() {
+            true => Ok(()),
+            false => self.client.handle(&opened, &mut seal.plain, answers),
+        };
+        seal.give_back(opened);
+        handled
+    }
+
+    fn encrypt(&mut self) {
+        if let Some(seal) = &mut self.seal {
+            seal.put(&mut self.outbox.filling);
+        }
+    }
 }
 
 /// A request without its answer.
@@ -60,8 +93,8 @@ pub(super) struct Worker {
     target: SocketAddr,
     heading: Heading,
     requests_max: u64,
-    id: Id,
-    pool: Pool,
+    /// `None`: in clear text.
+    tls: Option<Tls>,
     ring: Uring,
     connections: Vec<Connection>,
     by_key: HashMap<Key, u32>,
@@ -74,19 +107,35 @@ pub(super) struct Worker {
     free: Vec<u32>,
     open_requests: usize,
     schedule: Option<Schedule>,
-    ledger: Ledger,
-    counts: Arc<Counts>,
-    latencies: Histogram<u64>,
-    outcomes: BTreeMap<Outcome, u64>,
-    problems: Vec<String>,
-    sent_bytes: u64,
-    broken: u64,
+    tally: Tally,
     answers: Vec<Answer>,
     epoch: Instant,
     /// Requests are due, and every stream is taken: not the load's lateness.
     is_held_up: bool,
-    is_measuring: bool,
     is_stopping: bool,
+}
+
+/// How this thread's connections are encrypted.
+struct Tls {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    /// What a server must agree on; HTTP/1.1 is what is spoken without any agreement.
+    protocol: Option<&'static [u8]>,
+}
+
+impl Tls {
+    fn of(settings: &Settings) -> Result<Option<Tls>, String> {
+        if !settings.tls {
+            return Ok(None);
+        }
+        let (alpn, protocol) = match settings.transport() {
+            Transport::Http1 => ("http/1.1", None),
+            _ => ("h2", Some(&b"h2"[..])),
+        };
+        let config = Arc::new(settings.trust.config(&[alpn])?);
+        let name = settings.trust.server_name(settings.target)?;
+        Ok(Some(Tls { config, name, protocol }))
+    }
 }
 
 impl Worker {
@@ -117,9 +166,7 @@ impl Worker {
             target: settings.target,
             heading,
             requests_max,
-            id: Id { run: settings.run, source, sequence: 0 },
-            ledger: Ledger::new(source, pool.items, pool.is_repeating),
-            pool,
+            tls: Tls::of(settings)?,
             ring: ring()?,
             connections: Vec::new(),
             by_key: HashMap::new(),
@@ -130,16 +177,10 @@ impl Worker {
             free: Vec::new(),
             open_requests: 0,
             schedule,
-            counts,
-            latencies: histogram(),
-            outcomes: BTreeMap::new(),
-            problems: Vec::new(),
-            sent_bytes: 0,
-            broken: 0,
+            tally: Tally::new(settings, source, pool, counts),
             answers: Vec::new(),
             epoch: Instant::now(),
             is_held_up: false,
-            is_measuring: false,
             is_stopping: false,
         };
         for index in 0..settings.connections {
@@ -172,7 +213,7 @@ impl Worker {
                 self.epoch = Instant::now();
             }
             was = is;
-            self.is_measuring = is == MEASURING;
+            self.tally.is_measuring = is == MEASURING;
             if is == STOPPING {
                 self.is_stopping = true;
                 let by = *stop_by.get_or_insert_with(|| Instant::now() + LAST_ANSWERS);
@@ -191,7 +232,7 @@ impl Worker {
             let outcome = self.ring.wait(Some(self.timeout()));
             wake.awake();
             if let Err(error) = outcome {
-                self.problems.push(format!("the load's ring failed: {error}"));
+                self.tally.problem(format!("the load's ring failed: {error}"));
                 return self.report();
             }
             self.take_what_is_done();
@@ -252,10 +293,7 @@ impl Worker {
                 continue;
             }
             if std::mem::take(&mut is_first) {
-                let late_us = (now - schedule.next()) / 1000;
-                if self.is_measuring {
-                    self.counts.late_us_max.fetch_max(late_us, Ordering::Relaxed);
-                }
+                self.tally.late((now - schedule.next()) / 1000);
             }
             self.begin(index, schedule.next());
             schedule.advance();
@@ -271,14 +309,11 @@ impl Worker {
             && connection.client.has_room()
             && connection.in_flight + connection.paused < self.heading.streams
             && connection.began < self.requests_max
-            && connection.outbox.filling.len() < SEND_BYTES
+            && connection.waiting_bytes() < SEND_BYTES
     }
 
     fn begin(&mut self, index: u32, since: u64) {
-        let fresh = Id { sequence: self.ledger.take(), ..self.id };
-        let place = self.pool.next(fresh);
-        let request = &self.pool.requests[place];
-        let first = if self.pool.is_repeating { request.first } else { fresh.sequence };
+        let (first, body) = self.tally.begin();
         let in_flight = InFlight { connection: index, first, since };
         let ticket = match self.free.pop() {
             Some(ticket) => {
@@ -291,11 +326,10 @@ impl Worker {
             }
         };
         let connection = &mut self.connections[index as usize];
-        connection.client.begin(ticket, &request.body, &mut connection.outbox.filling);
+        connection.begin(ticket, body);
         connection.in_flight += 1;
         connection.began += 1;
         self.open_requests += 1;
-        self.counts.sent.fetch_add(1, Ordering::Relaxed);
         self.make_dirty(index);
     }
 
@@ -320,7 +354,8 @@ impl Worker {
             let connection = &mut self.connections[index as usize];
             connection.is_dirty = false;
             if !connection.is_dead && !connection.outbox.is_sending() {
-                self.sent_bytes += connection.outbox.filling.len() as u64;
+                connection.encrypt();
+                self.tally.sent_bytes += connection.outbox.filling.len() as u64;
                 connection.outbox.flush(&mut self.ring, connection.key);
             }
         }
@@ -338,15 +373,14 @@ impl Worker {
                         continue;
                     };
                     let connection = &mut self.connections[index as usize];
-                    let out = &mut connection.outbox.filling;
                     let bytes = self.ring.bytes(&chunk);
-                    let outcome = connection.client.handle(bytes, out, &mut self.answers);
+                    let outcome = connection.handle(bytes, &mut self.answers);
                     self.ring.give_back(chunk);
                     self.make_dirty(index);
                     self.make_ready(index);
                     self.answered(index, now);
                     if let Err(error) = outcome {
-                        self.problem(format!("a connection ended: {error}"));
+                        self.tally.problem(format!("a connection ended: {error}"));
                         self.broke(index, now);
                     }
                 }
@@ -391,27 +425,7 @@ impl Worker {
         self.free.push(ticket);
         self.open_requests -= 1;
         self.connections[request.connection as usize].in_flight -= 1;
-        *self.outcomes.entry(outcome).or_default() += 1;
-        let add = |count: &std::sync::atomic::AtomicU64, n| count.fetch_add(n, Ordering::Relaxed);
-        let known = match outcome {
-            Outcome::Ok => {
-                add(&self.counts.ok, 1);
-                add(&self.counts.ok_items, self.pool.items);
-                if self.is_measuring {
-                    self.latencies.saturating_record(now.saturating_sub(request.since).max(1));
-                }
-                Known::Taken
-            }
-            Outcome::Refused => {
-                add(&self.counts.refused, 1);
-                Known::NotTaken
-            }
-            _ => {
-                add(&self.counts.failed, 1);
-                Known::Unknown
-            }
-        };
-        self.ledger.note(request.first, known);
+        self.tally.settle(request.first, request.since, outcome, now);
     }
 
     // --- connections ---
@@ -422,10 +436,19 @@ impl Worker {
         let key = self.ring.open(OwnedFd::from(stream));
         self.ring.receive(key);
         let mut outbox = Outbox::default();
-        let client = Client::new(&self.heading, &mut outbox.filling);
+        let mut seal = match &self.tls {
+            Some(tls) => {
+                let seal = Seal::new(&tls.config, &tls.name, tls.protocol);
+                Some(Box::new(seal.map_err(std::io::Error::other)?))
+            }
+            None => None,
+        };
+        let first = seal.as_mut().map_or(&mut outbox.filling, |seal| &mut seal.plain);
+        let client = Client::new(&self.heading, first);
         Ok(Connection {
             key,
             client,
+            seal,
             outbox,
             in_flight: 0,
             paused: 0,
@@ -450,17 +473,17 @@ impl Worker {
         let by = Instant::now() + OPEN_TIMEOUT;
         loop {
             self.flush_all();
-            let waiting = self.connections.iter().filter(|c| !c.client.has_room()).count();
+            let waiting = self.connections.iter().filter(|c| !c.is_open()).count();
             if waiting == 0 {
                 return Ok(());
             }
-            if Instant::now() > by || !self.problems.is_empty() || self.broken > 0 {
+            if Instant::now() > by || !self.tally.problems().is_empty() || self.tally.broken > 0 {
                 return Err(format!(
                     "{waiting} of {} connections to {} do not speak {:?}: {}",
                     self.connections.len(),
                     self.target,
                     self.heading.transport,
-                    self.problems.first().map_or("no answer came", String::as_str)
+                    self.tally.problems().first().map_or("no answer came", String::as_str)
                 ));
             }
             self.ring.wait(Some(PULSE)).map_err(|error| format!("the load's ring: {error}"))?;
@@ -475,7 +498,7 @@ impl Worker {
             return;
         }
         let tickets = connection.client.abandon();
-        self.broken += u64::from(!tickets.is_empty() || connection.began == 0);
+        self.tally.broken += u64::from(!tickets.is_empty() || connection.began == 0);
         for ticket in tickets {
             // Nobody knows what became of it; the outcome tells it apart from a reset stream.
             self.settle(ticket, Outcome::Reset(u32::MAX), now);
@@ -499,14 +522,8 @@ impl Worker {
                 self.add(index, Connection { paused, is_ready, is_dirty, ..connection });
             }
             Err(error) => {
-                self.problem(format!("{} takes no new connection: {error}", self.target));
+                self.tally.problem(format!("{} takes no new connection: {error}", self.target));
             }
-        }
-    }
-
-    fn problem(&mut self, problem: String) {
-        if self.problems.len() < 10 {
-            self.problems.push(problem);
         }
     }
 
@@ -516,18 +533,12 @@ impl Worker {
             self.connections.iter_mut().flat_map(|c| c.client.abandon()).collect();
         if !waiting.is_empty() {
             let seconds = LAST_ANSWERS.as_secs();
-            self.problem(format!("{} requests had no answer after {seconds} s", waiting.len()));
+            self.tally
+                .problem(format!("{} requests had no answer after {seconds} s", waiting.len()));
         }
         for ticket in waiting {
             self.settle(ticket, Outcome::Reset(u32::MAX), now);
         }
-        Report {
-            claims: self.ledger.into_claims(),
-            latencies: self.latencies,
-            outcomes: self.outcomes,
-            problems: self.problems,
-            sent_bytes: self.sent_bytes,
-            connections_broken: self.broken,
-        }
+        self.tally.report()
     }
 }
