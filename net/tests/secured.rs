@@ -162,15 +162,19 @@ fn what_goes_through_an_echo_comes_back_whole_whichever_slices_it_lay_in() {
 }
 
 #[test]
-fn a_peer_that_closes_with_or_without_goodbye_has_simply_ended() {
-    for says_goodbye in [true, false] {
+fn a_peer_that_closes_with_or_without_goodbye_has_simply_ended_whatever_follows() {
+    for (says_goodbye, junk_bytes) in [(true, 0), (false, 0), (true, 15_000)] {
         let server = server("ends.test", move |mut stream| {
             stream.write_all(b"all there is").expect("the client reads");
             stream.flush().expect("the client reads");
+            // In one piece, so that it is read in one.
+            let mut out = Vec::new();
             if says_goodbye {
                 stream.conn.send_close_notify();
-                stream.flush().expect("the client reads");
+                stream.conn.write_tls(&mut out).expect("a Vec takes every write");
             }
+            out.resize(out.len() + junk_bytes, 0x17);
+            stream.sock.write_all(&out).expect("the client reads");
             // Unread bytes would turn the close into a reset.
             let _ = stream.sock.shutdown(std::net::Shutdown::Write);
             let _ = io::copy(&mut stream.sock, &mut io::sink());

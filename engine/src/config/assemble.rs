@@ -71,6 +71,7 @@ pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
     let health = service::health(&root.components("extensions"), &service, report);
     let (telemetry, telemetry_place) = service::telemetry(&service);
 
+    let dead_letters = dead_letters(&exporters, report);
     let parts = Parts {
         receivers: &receivers,
         processors: &processors,
@@ -79,9 +80,9 @@ pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
         acks: &engine.acks,
         priorities: &engine.priorities,
         batch_bytes_max: engine.batch_bytes_max,
+        dead_letters: &dead_letters,
         report,
     };
-    let dead_letters = dead_letters(&exporters, report);
     let drafts = parts.pipelines(&service);
     let used = used(&drafts, &dead_letters);
     report_unused(&parts, &drafts, &used);
@@ -135,6 +136,7 @@ struct Parts<'a> {
     acks: &'a Acks,
     priorities: &'a ByPipeline<plan::Priority>,
     batch_bytes_max: u64,
+    dead_letters: &'a [Option<usize>],
     report: &'a Report,
 }
 
@@ -270,7 +272,9 @@ impl Parts<'_> {
         let reached: Vec<usize> = ways.iter().flat_map(Way::exporters).collect();
         let is_awaited = |way: &&Way| !matches!(way, Way::Mirror(..));
         let awaited: Vec<usize> = ways.iter().filter(is_awaited).flat_map(Way::exporters).collect();
-        self.urls_are_there(section, signal, &reached);
+        let keepers = reached.iter().filter_map(|exporter| self.dead_letters[*exporter]);
+        let ends: Vec<usize> = reached.iter().copied().chain(keepers).collect();
+        self.urls_are_there(section, signal, &ends);
         let priority = self.priorities.get(component.id).map(|(priority, _)| *priority);
         Draft {
             editing: self.editing(section, signal, &processors),

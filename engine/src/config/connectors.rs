@@ -20,7 +20,8 @@ pub(crate) const FAILOVER: Table = Table {
         block(
             "priority_levels",
             "Required: a list of levels, one pipeline each: `[[traces/first], [traces/second]]`. \
-             A batch goes to the first level whose destination takes it.",
+             A batch goes to the first level whose destination takes it. One whose circuit breaker is \
+             off, or that is on this machine, takes all until its queue is full.",
         ),
         ignored("retry_interval", BREAKER),
         ignored("retry_gap", BREAKER),
@@ -81,8 +82,9 @@ pub(crate) const SHIFT: Table = Table {
             "by",
             "batch or traceID",
             "batch",
-            "`batch`: whole batches in turn. `traceID`: batches are cut, and all of a trace goes \
-             to one pipeline, always the same.",
+            "`batch`: whole batches in turn. `traceID`, for traces and logs: batches are cut, and \
+             all of a trace goes to one pipeline, always the same. Logs without a trace go to one \
+             pipeline together.",
         ),
     ],
 };
@@ -90,7 +92,13 @@ pub(crate) const SHIFT: Table = Table {
 pub(crate) const MIRROR: Table = Table {
     path: "connectors.mirror[/name]",
     keys: &[
-        value("pipelines", "list of names", "", "Required. Each gets a copy."),
+        value(
+            "pipelines",
+            "list of names",
+            "",
+            "Required. Each gets a copy. A mirror holds up nobody; one that is down makes the \
+             process wait for all of `engine.drain_timeout` when it stops.",
+        ),
         value("percent", "percent", "100", "Of so many of a hundred batches."),
     ],
 };
@@ -178,7 +186,8 @@ fn routing(section: &Section<'_>) -> Kind {
     let rows = list(section, "table").iter().enumerate().map(row).collect();
     let otherwise = section.texts("default_pipelines");
     let otherwise = otherwise.into_iter().map(|(name, place)| (name.to_owned(), place.clone()));
-    Kind::Routing { rows, otherwise: otherwise.collect() }
+    let otherwise = each_once(section, "default_pipelines", otherwise.collect());
+    Kind::Routing { rows, otherwise }
 }
 
 fn condition(row: &Section<'_>) -> Option<Condition> {
@@ -264,7 +273,22 @@ fn named(section: &Section<'_>, key: &str) -> Vec<Named> {
     if names.is_empty() {
         section.fault(key, "is missing or empty: name at least one pipeline");
     }
-    names.into_iter().map(|(name, place)| (name.to_owned(), place.clone())).collect()
+    let names = names.into_iter().map(|(name, place)| (name.to_owned(), place.clone())).collect();
+    each_once(section, key, names)
+}
+
+/// A pipeline that stood there twice would get every item twice.
+fn each_once(section: &Section<'_>, key: &str, names: Vec<Named>) -> Vec<Named> {
+    let mut once: Vec<Named> = Vec::new();
+    for (name, place) in names {
+        if once.iter().any(|(known, _)| *known == name) {
+            let what = format!("{} names \"{name}\" twice", section.key_path(key));
+            section.report.add(Problem::error(&place, what).hint("remove one"));
+        } else {
+            once.push((name, place));
+        }
+    }
+    once
 }
 
 /// The items of a list that has to be there.

@@ -192,6 +192,16 @@ impl Wiring<'_> {
             }
         }
         self.exporters_differ(pipeline, &wired);
+        let by_trace = |way: &Way| matches!(way, Way::Shift(_, ShiftBy::TraceId));
+        let kind = pipeline.name.split('/').next().unwrap_or_default();
+        if wired.ways.iter().any(by_trace) && !["traces", "logs"].contains(&kind) {
+            let what = format!("pipeline \"{}\" is shifted by traceID", pipeline.name);
+            self.report.add(
+                Problem::error(&pipeline.place, what)
+                    .why(format!("{kind} have no trace, so all of them would go to one pipeline"))
+                    .hint("leave out `by`: whole batches go in turn"),
+            );
+        }
         let is_mirror = |way: &Way| matches!(way, Way::Mirror(..));
         if wired.routes.is_empty() && !wired.ways.is_empty() && wired.ways.iter().all(is_mirror) {
             let what = format!("pipeline \"{}\" leads to mirrors only", pipeline.name);

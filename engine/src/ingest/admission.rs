@@ -26,7 +26,7 @@ const OPEN_REQUEST_BYTES: usize = 1024;
 const LOW_PERCENT: usize = 70;
 const NORMAL_PERCENT: usize = 90;
 /// Whatever a breaker says, nobody is sent away for less, or for longer.
-const REFUSING_MIN: Duration = Duration::from_millis(100);
+const REFUSING_MIN: Duration = Duration::from_millis(500);
 const REFUSING_MAX: Duration = Duration::from_secs(30);
 
 /// Whether a pipeline's destinations take more, as this core knows them.

@@ -167,11 +167,13 @@ impl Secured {
 }
 
 /// Hands ciphertext to the session until it has plaintext, or all of it; returns how much. None at
-/// all means that the peer sends no more.
+/// all means that the peer sends no more. What follows its goodbye is nobody's: it is thrown away.
 fn feed(session: &mut ClientConnection, ciphertext: &[u8]) -> io::Result<usize> {
     let mut rest = ciphertext;
     loop {
-        session.read_tls(&mut rest)?;
+        if session.read_tls(&mut rest)? == 0 {
+            return Ok(ciphertext.len());
+        }
         let state = session.process_new_packets().map_err(refused)?;
         if rest.is_empty() || state.plaintext_bytes_to_read() > 0 {
             return Ok(ciphertext.len() - rest.len());

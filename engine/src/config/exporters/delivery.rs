@@ -26,7 +26,8 @@ pub(crate) const SENDING_QUEUE: Table = Table {
             "size",
             "",
             "forebay's own: request bytes that may be held, per exporter core; one batch always \
-            may. None: as many as `engine.memory.budget_bytes` allows.",
+            may. None: with one destination over the network as many as \
+            `engine.memory.budget_bytes` allows; with several, half of that for each.",
         ),
         value(
             "wait_for_result",

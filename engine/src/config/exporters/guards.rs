@@ -15,7 +15,13 @@ pub(crate) const CIRCUIT_BREAKER: Table = Table {
     path: "exporters.<otlp_grpc|otlp_http>[/name].circuit_breaker",
     keys: &[
         value("enabled", "true or false", "true", "false: every endpoint is always tried."),
-        value("failure_threshold", "failures", "5", "In a row; then it opens. 0: by rates only."),
+        value(
+            "failure_threshold",
+            "requests",
+            "5",
+            "In a row without a proper answer; then it opens. UNAVAILABLE is one, and counts for \
+             the rate. 0: by rates only.",
+        ),
         value(
             "failure_rate",
             "share, 0 to 1",
@@ -40,8 +46,8 @@ pub(crate) const CIRCUIT_BREAKER: Table = Table {
             "max_ejection_percent",
             "percent",
             "10",
-            "Of all endpoints, shut off for a rate at one time; one always may be. Those at \
-             which nothing works are not counted.",
+            "Of all endpoints, shut off for a rate at one time; of two or more one always may be, \
+             an only one never. Those at which nothing works are not counted.",
         ),
         value(
             "panic_percent",

@@ -233,6 +233,46 @@ fn faulty_settings_of_connectors_and_priorities_are_named() {
     );
 }
 
+#[test]
+fn what_would_double_items_or_send_all_of_them_one_way_is_refused() {
+    let first = "    traces: {receivers: [otlp], exporters: [mirror, nop/a]}\n";
+    let pipelines = format!("{first}{}", behind("mirror"));
+    refuses(
+        &pipelines,
+        "connectors: {mirror: {pipelines: [traces/b, traces/b, traces/c]}}\n",
+        &["connectors.mirror.pipelines names \"traces/b\" twice & remove one"],
+    );
+    let routed = "    logs: {receivers: [otlp], exporters: [routing]}
+    logs/b: {receivers: [routing], exporters: [nop/b]}\n";
+    refuses(
+        routed,
+        "connectors: {routing: {default_pipelines: [logs/b, logs/b], table: [{context: resource, \
+         condition: 'attributes[\"k\"] == \"v\"', pipelines: [logs/b]}]}}\n",
+        &["connectors.routing.default_pipelines names \"logs/b\" twice"],
+    );
+    let shifted = "    metrics: {receivers: [otlp], exporters: [shift]}
+    metrics/b: {receivers: [shift], exporters: [nop/b]}
+    metrics/c: {receivers: [shift], exporters: [nop/c]}\n";
+    refuses(
+        shifted,
+        "connectors: {shift: {shares: {metrics/b: 9, metrics/c: 1}, by: traceID}}\n",
+        &["pipeline \"metrics\" is shifted by traceID & metrics have no trace & leave out `by`"],
+    );
+}
+
+#[test]
+fn a_dead_letter_of_a_signal_without_a_url_is_refused_as_any_other() {
+    let pipeline = "    traces: {receivers: [otlp], exporters: [otlp_grpc/z]}\n";
+    let keep = "otlp_http/keep: {logs_endpoint: 'http://k:1/v1/logs'}";
+    let letters = "otlp_grpc/z: {endpoint: 'http://z:1', dead_letter: otlp_http/keep}";
+    let more = format!("exporters: {{{letters}, {keep}}}\n");
+    let first = LETTERS.replace("    logs:", "    traces:").replace("{logs:", "{traces:");
+    let sources = [text("a.yaml", &first), text("b.yaml", &more)];
+    let problems = load_in(&environment, &sources, &[]).map(|_| ()).expect_err("it is wrong");
+    check(&problems, &["exporters.otlp_http/keep has no URL for traces"]);
+    assert!(load_flow(&pipeline.replace("otlp_grpc/z", "otlp_grpc/y"), "").is_ok());
+}
+
 const LETTERS: &str = "\
 receivers: {otlp: {protocols: {grpc: {endpoint: 'localhost:0'}}}}
 exporters: {nop/e: , otlp_grpc/x: {endpoint: 'http://x:1', dead_letter: nop/e}}

@@ -31,7 +31,6 @@ struct Row {
 
 struct Fleet<'v> {
     name: &'v str,
-    destination: &'v Destination,
     cluster: &'v Cluster,
     discovery: Option<keeper::Status>,
     rows: BTreeMap<String, Row>,
@@ -48,7 +47,6 @@ pub(super) fn render(page: &mut Page, view: &View) {
         .filter(|((destination, _), _)| is_remote(destination))
         .map(|((destination, cluster), discovered)| Fleet {
             name: &destination.name,
-            destination,
             cluster,
             discovery: discovered.status(now),
             rows: rows(cluster.status(now)),
@@ -99,7 +97,7 @@ fn endpoints(page: &mut Page, fleets: &[Fleet<'_>]) {
 
 fn whole(page: &mut Page, fleets: &[Fleet<'_>], now: Instant) {
     type Of = fn(&Fleet<'_>, Instant) -> f64;
-    let columns: [(&str, &str, &str, Of); 8] = [
+    let columns: [(&str, &str, &str, Of); 7] = [
         ("endpoints", "gauge", "Endpoints of a destination.", |fleet, _| {
             fleet.cluster.endpoints().fleet().members().into()
         }),
@@ -133,12 +131,6 @@ fn whole(page: &mut Page, fleets: &[Fleet<'_>], now: Instant) {
         ("retry_budget_tokens", "gauge", "Retries that may be made at once.", |fleet, now| {
             fleet.cluster.budget().tokens(now) as f64
         }),
-        (
-            "queue_bytes_max",
-            "gauge",
-            "Request bytes that a destination may hold per exporter core; 0: no bound of its own.",
-            |fleet, _| fleet.destination.queue.bytes_max.unwrap_or(0) as f64,
-        ),
     ];
     for (name, kind, help, of) in columns {
         let name = format!("forebay_destination_{name}");
