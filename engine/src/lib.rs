@@ -5,7 +5,8 @@
 //! [`shard`]: requests come in through [`ingest`], become [`batches`], go over [`handoff`] to the
 //! exporter cores, and their ends come back to whoever waits in [`acks`]; the [`ledger`] counts
 //! every item on its way. Connections and requests move between receiver cores ([`neighbours`])
-//! as [`spread`] decides. Health checks and reflection are answered by [`services`].
+//! as [`spread`] decides; what the cores share for HTTP/3 is in [`http3`]. Health checks and
+//! reflection are answered by [`services`].
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod handoff;
+pub mod http3;
 pub mod ingest;
 pub mod ledger;
 pub mod letters;

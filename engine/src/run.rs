@@ -29,6 +29,7 @@ use crate::config::plan::Plan;
 use crate::control::register::Registered;
 use crate::control::{View, discover, register, serve};
 use crate::handoff::{ReturnPaths, ReturnQueue};
+use crate::http3::{Ground, Kept, Share};
 use crate::ledger::Ledger;
 use crate::neighbours::Neighbours;
 use crate::shard::{Parts, Phase, Shard, ShardStats, ring_options};
@@ -67,6 +68,8 @@ struct Engine {
     addresses: Vec<SocketAddr>,
     rung: Rung,
     cores: CorePlan,
+    /// Until the end of all receivers.
+    _datagrams: Option<Kept>,
 }
 
 async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
@@ -189,13 +192,15 @@ fn listen_for(kind: SignalKind) -> Result<Signal, String> {
 impl Engine {
     fn start(plan: Arc<Plan>) -> Result<Engine, String> {
         // Asked first, and here: a ring that can't be had is said once, with its cause.
-        Uring::new(&ring_options(&plan.engine.ring))?;
+        Uring::new(&ring_options(&plan))?;
         let host = Host::detect();
         let cores = cores::plan(&plan.engine.cores, &host)?;
         let shards = cores.receivers.len();
         let tls = Arc::new(Doors::open(&plan)?);
         tls.warn(Instant::now(), SystemTime::now());
-        let (addresses, sockets) = bind(&plan, shards)?;
+        let (mut addresses, sockets) = bind(&plan, shards)?;
+        let ground = Ground::bind(&plan, shards)?;
+        addresses.extend(ground.as_ref().map(|ground| ground.address));
         let stop = Arc::new(Stop::new());
         let returns: Vec<_> = (0..shards).map(|_| Arc::new(ReturnQueue::new())).collect();
         let lanes = lanes(&plan, shards, cores.exporters.len());
@@ -214,14 +219,28 @@ impl Engine {
             epoch: Instant::now(),
             plan,
         });
-        let (receivers, rung) = start_receivers(&view, &returns, sockets)?;
+        let acceptors = view.tls.acceptors();
+        let shares = ground.map(|ground| ground.shares(&view.plan, &acceptors, view.epoch));
+        let (shares, datagrams) = shares.transpose()?.unzip();
+        let shares = shares.unwrap_or_default();
+        let (receivers, rung) = start_receivers(&view, &returns, sockets, shares)?;
         // Last: threads inherit where their parent may run.
         if let Some(core) = cores.control
             && let Err(error) = pin(core)
         {
             tracing::warn!(core, %error, "The control thread is not pinned to its core");
         }
-        Ok(Engine { view, stop, returns, receivers, exporters, addresses, rung, cores })
+        Ok(Engine {
+            view,
+            stop,
+            returns,
+            receivers,
+            exporters,
+            addresses,
+            rung,
+            cores,
+            _datagrams: datagrams,
+        })
     }
 
     /// Says once what listens where and which cores do what.
@@ -233,8 +252,12 @@ impl Engine {
             if listener.grpc.is_some() {
                 tracing::info!(endpoint, receiver, tls, "Starting GRPC server");
             }
-            if listener.http.is_some() {
-                tracing::info!(endpoint, receiver, tls, "Starting HTTP server");
+            match &listener.http {
+                Some(_) if listener.is_quic => {
+                    tracing::info!(endpoint, receiver, tls, "Starting HTTP/3 server");
+                }
+                Some(_) => tracing::info!(endpoint, receiver, tls, "Starting HTTP server"),
+                None => {}
             }
         }
         let only_local = self.addresses.iter().all(|address| address.ip().is_loopback());
@@ -363,11 +386,11 @@ impl Engine {
     }
 }
 
-/// Binds each listener once per receiver core. Sockets come back by core, then by listener.
+/// Binds each listener of TCP once per receiver core. Sockets come back by core, then by listener.
 fn bind(plan: &Plan, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<OwnedFd>>), String> {
     let mut addresses = Vec::new();
     let mut by_shard: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
-    for listener in &plan.listeners {
+    for listener in plan.listeners.iter().filter(|listener| !listener.is_quic) {
         let (address, sockets) = listen(listener.address, shards).map_err(|error| {
             format!(
                 "receiver {} can't listen on {}: {error}\n  cost: forebay does not start\n  hint: \
@@ -426,10 +449,12 @@ fn start_receivers(
     view: &Arc<View>,
     returns: &[Arc<ReturnQueue>],
     sockets: Vec<Vec<OwnedFd>>,
+    shares: Vec<Share>,
 ) -> Result<Receivers, String> {
     let (ready, stands) = mpsc::channel();
     let mut threads = Vec::new();
     let neighbours = Neighbours::all(sockets.len());
+    let mut shares = shares.into_iter();
     for (index, (sockets, neighbours)) in sockets.into_iter().zip(neighbours).enumerate() {
         let core = view.receiver_cores[index];
         let parts = Parts {
@@ -447,15 +472,14 @@ fn start_receivers(
             neighbours,
             epoch: view.epoch,
         };
-        let ready = ready.clone();
+        let (ready, share) = (ready.clone(), shares.next());
         let thread = std::thread::Builder::new().name(format!("receiver-{core}"));
         let body = move || {
             if let Err(error) = pin(core) {
                 tracing::warn!(core, %error, "This receiver is not pinned to its core");
             }
-            match Uring::new(&ring_options(&parts.plan.engine.ring)) {
-                Ok(ring) => {
-                    let shard = Shard::new(parts, ring);
+            match open(parts, share) {
+                Ok(shard) => {
                     let _ = ready.send(Ok(shard.rung()));
                     drop(ready);
                     shard.run()
@@ -477,6 +501,21 @@ fn start_receivers(
         rung = stands?;
     }
     Ok((threads, rung))
+}
+
+/// A receiver on the thread that it lives on.
+fn open(parts: Parts<OwnedFd>, share: Option<Share>) -> Result<Shard<Uring>, String> {
+    let ring = Uring::new(&ring_options(&parts.plan))?;
+    let mut shard = Shard::new(parts, ring);
+    if let Some(Share { listener, alternatives }) = share {
+        shard.open_quic(listener, alternatives).map_err(|error| {
+            format!(
+                "HTTP/3 can't be served: its buffers can't be had ({error})\n  cost: forebay does \
+                 not start\n  hint: give the process more memory, or remove the http3 block"
+            )
+        })?;
+    }
+    Ok(shard)
 }
 
 /// Keeps the calling thread on `core`.

@@ -10,6 +10,7 @@
 //! be (`ingest`), what moves between cores and why (`neighbours`, `spread`).
 
 mod calls;
+pub mod datagrams;
 mod flow;
 mod settle;
 mod sharing;
@@ -27,10 +28,11 @@ use forebay_exporters::cluster::Cluster;
 use forebay_exporters::lane::Lane;
 use forebay_net::request::{Limits, Nanos, Request};
 use forebay_net::ring::{Options, Ring, Rung};
-use forebay_net::server::Server;
 use forebay_net::server::lifetime::Lifetime;
+use forebay_net::server::{QuicListener, Server};
 use forebay_net::tls::Acceptor;
 use forebay_net::wake::Wake;
+use http::HeaderValue;
 
 use self::flow::Flow;
 use self::sharing::{BusyClock, Sharing};
@@ -206,6 +208,19 @@ impl<R: Ring> Shard<R> {
         self.server.rung()
     }
 
+    /// Takes HTTP/3, too.
+    ///
+    /// # Errors
+    /// The ring has no memory for what datagrams are received into.
+    pub fn open_quic(
+        &mut self,
+        listener: QuicListener<R::Socket>,
+        alternatives: Vec<Option<HeaderValue>>,
+    ) -> std::io::Result<()> {
+        self.server.offer(alternatives);
+        self.server.open_quic(listener)
+    }
+
     /// Turns until the process drains and nothing is left.
     pub fn run(self) -> std::io::Result<()> {
         let (epoch, mut busy) = (self.epoch, BusyClock::new());
@@ -232,7 +247,8 @@ impl<R: Ring> Shard<R> {
         // The last answers leave, if their readers read them soon: a connection that is closed
         // with bytes unread is reset, and that can overtake the answer.
         let until = now + LAST_WORDS;
-        while self.server.connections() > 0 && now < until {
+        self.server.close_quic(now, &mut self.ingest, &mut self.requests);
+        while self.owes_last_words() && now < until {
             self.server.wait(now, BLOCKED_RETRY)?;
             now = clock();
             self.turn(now);
@@ -404,6 +420,10 @@ impl<R: Ring> Shard<R> {
         self.phase.read() == self.phase_followed
     }
 
+    fn owes_last_words(&self) -> bool {
+        self.server.connections() > 0 || self.server.is_sending_datagrams()
+    }
+
     fn is_done(&mut self) -> bool {
         self.ingest.draining
             && self.requests.is_empty()
@@ -445,13 +465,18 @@ fn end_of(problem: &Problem) -> RequestEnd {
     }
 }
 
+/// What may come before a core gets to it: each holds up to 64 KiB of one client's datagrams.
+const DATAGRAM_BUFFERS: u16 = 128;
+
 /// The ring that a plan asks for.
-pub fn ring_options(ring: &plan::Ring) -> Options {
+pub fn ring_options(plan: &Plan) -> Options {
+    let ring = &plan.engine.ring;
+    let has_quic = plan.listeners.iter().any(|listener| listener.is_quic);
     Options {
         entries: ring.entries,
         buffers: ring.buffers,
         buffer_bytes: ring.buffer_bytes,
-        datagram_buffers: 0,
+        datagram_buffers: if has_quic { DATAGRAM_BUFFERS } else { 0 },
         highest: match ring.rung {
             plan::Rung::Auto => Rung::Deferred,
             plan::Rung::Multishot => Rung::Cooperative,
@@ -460,7 +485,7 @@ pub fn ring_options(ring: &plan::Ring) -> Options {
     }
 }
 
-fn lifetime(listener: &plan::Listener) -> Lifetime {
+pub(crate) fn lifetime(listener: &plan::Listener) -> Lifetime {
     let nanos = |duration: Duration| duration.as_nanos() as Nanos;
     Lifetime {
         idle_timeout: nanos(listener.lifetime.idle_timeout),
@@ -474,7 +499,7 @@ const WINDOW_SHARE: usize = 32;
 const WINDOW_BYTES_MIN: usize = 1 << 20;
 const WINDOW_BYTES_MAX: usize = 16 << 20;
 
-fn net_limits(engine: &plan::Engine) -> Limits {
+pub(crate) fn net_limits(engine: &plan::Engine) -> Limits {
     let limits = &engine.limits;
     let window_bytes = engine.memory_budget_bytes / WINDOW_SHARE;
     let window_bytes = window_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);

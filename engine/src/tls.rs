@@ -16,9 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use forebay_net::quic;
 use forebay_net::request::Nanos;
 use forebay_net::tls::Acceptor;
-use forebay_net::tls::settings::{Identity, Settings, Shown, Terms, TicketKeys, terms, tickets};
+use forebay_net::tls::settings::{
+    self, Identity, Settings, Shown, Terms, TicketKeys, Version, tickets,
+};
 
 use crate::config::plan::{Listener, Pem, PemPair, Plan, Tls};
 
@@ -28,21 +31,22 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 const WARN_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
-/// The terms for TCP, from the files as they are now.
+/// The terms for TCP or QUIC, from the files as they are now.
 ///
 /// # Errors
 /// What is wrong, to go on after the name of the block.
-pub fn load(tls: &Tls) -> Result<Terms, String> {
-    terms(&read(tls)?, tickets()?)
+pub fn load(tls: &Tls, is_quic: bool) -> Result<Terms, String> {
+    terms(&read(tls)?, tickets()?, is_quic)
 }
 
 /// One listener's TLS.
 pub struct Door {
     pub receiver: String,
-    /// What is spoken behind it: `grpc`, `http`, or both.
+    /// What is spoken behind it: `grpc`, `http`, or both; or `http3`.
     pub protocols: &'static str,
     pub acceptor: Arc<Acceptor>,
     tls: Tls,
+    is_quic: bool,
     reloads: AtomicU64,
     failed_reloads: AtomicU64,
     kept: Mutex<Kept>,
@@ -112,16 +116,18 @@ impl Doors {
 impl Door {
     fn open(listener: &Listener, tls: &Tls, timeout: Nanos) -> Result<Door, String> {
         let (settings, tickets) = (read(tls)?, tickets()?);
-        let terms = terms(&settings, tickets.clone())?;
+        let terms = terms(&settings, tickets.clone(), listener.is_quic)?;
         Ok(Door {
             receiver: listener.receiver_name.clone(),
             protocols: match (&listener.grpc, &listener.http) {
+                _ if listener.is_quic => "http3",
                 (Some(_), Some(_)) => "grpc, http",
                 (Some(_), None) => "grpc",
                 _ => "http",
             },
             acceptor: Arc::new(Acceptor::new(terms.config, timeout)),
             tls: tls.clone(),
+            is_quic: listener.is_quic,
             reloads: AtomicU64::new(0),
             failed_reloads: AtomicU64::new(0),
             kept: Mutex::new(Kept {
@@ -190,7 +196,7 @@ impl Door {
         let trusts_as_before = settings.client_ca_pem == kept.settings.client_ca_pem
             && settings.client_crl_pem == kept.settings.client_crl_pem;
         let tickets = if trusts_as_before { kept.tickets.clone() } else { tickets()? };
-        let terms = terms(&settings, tickets.clone())?;
+        let terms = terms(&settings, tickets.clone(), self.is_quic)?;
         self.acceptor.replace(terms.config);
         (kept.settings, kept.tickets, kept.shown) = (settings, tickets, terms.shown);
         Ok(true)
@@ -222,6 +228,18 @@ impl Door {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+fn terms(settings: &Settings, tickets: TicketKeys, is_quic: bool) -> Result<Terms, String> {
+    let mut terms = settings::terms(settings, tickets)?;
+    if is_quic {
+        if settings.version_max < Version::Tls13 {
+            return Err("HTTP/3 needs TLS 1.3, and max_version is 1.2".to_owned());
+        }
+        terms.config = terms.for_door(settings::Door::Quic);
+        quic::Tls::new(terms.config.clone()).map_err(|error| error.to_string())?;
+    }
+    Ok(terms)
 }
 
 fn read(tls: &Tls) -> Result<Settings, String> {

@@ -11,7 +11,8 @@
 //!   times calls under way. One whose breaker is due for a probe goes first, or it would never be
 //!   tried.
 //! - **Consistent hashing**: the key's owner (see [`Snapshot::owner`]); if it can't be used, the
-//!   owner of the key hashed again, so that a missing endpoint's keys spread over all others.
+//!   owner of the key hashed again, so that a missing endpoint's keys spread over all others. An
+//!   owner that has its bound of calls is waited for first ([`Balancer::owner_is_busy`]).
 //!
 //! Sans I/O: time and randomness are arguments. Never allocates while picking, but for a schedule
 //! when the fleet has changed.
@@ -58,12 +59,12 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// What a strategy wants: with consistent hashing an endpoint that is a little busier than
-    /// others still gets what is its own. `calls_min` stays below the senders of one core, or one
+    /// What a strategy wants: with consistent hashing an endpoint may be much busier than others
+    /// before what is its own has to wait. `calls_min` stays below the senders of one core, or one
     /// endpoint that hangs could hold all of them.
     pub fn of(strategy: Strategy) -> Bound {
         match strategy {
-            Strategy::ConsistentHashing => Bound { percent: 150, calls_min: 4 },
+            Strategy::ConsistentHashing => Bound { percent: 250, calls_min: 8 },
             _ => Bound { percent: 125, calls_min: 2 },
         }
     }
@@ -140,6 +141,23 @@ impl Balancer {
         // Cores that began at the same place would all hit the same endpoint at once.
         let turn = rng.usize(0..1 << 32);
         Balancer { strategy, bound, rng, turn, schedule: Schedule::default() }
+    }
+
+    /// Whether the key's owner works, and has its bound of calls under way: then its keys had better
+    /// wait a while, or traces would be torn apart in every burst.
+    pub fn owner_is_busy(&self, snapshot: &Snapshot, key_hash: u64, tried: &Tried) -> bool {
+        if self.strategy != Strategy::ConsistentHashing {
+            return false;
+        }
+        let owner = snapshot.owner(key_hash).map(|owner| &snapshot.endpoints()[owner]);
+        owner.is_some_and(|owner| {
+            let fleet = snapshot.fleet();
+            let (of_all, sharing) = (fleet.outstanding(), fleet.closed().max(1));
+            owner.weight() > 0
+                && owner.breaker.is_closed()
+                && !tried.has(owner)
+                && !self.bound.has_room(owner.outstanding(), of_all, sharing)
+        })
     }
 
     /// The endpoint for the next call, admitted and counted. `key_hash` is for consistent hashing;

@@ -24,6 +24,11 @@ use crate::endpoints::{Call, Reader, Snapshot};
 use crate::retry::{Backoff, Next, remedy};
 use crate::verdict::{Remedy, Verdict};
 
+/// How soon to look again whether a key's owner has ended some of its calls.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// For so long a key waits for its owner in all; then another endpoint is better than none.
+const BUSY_MAX: Duration = Duration::from_millis(500);
+
 pub struct Dispatcher {
     reader: Reader,
     balancer: Balancer,
@@ -41,6 +46,8 @@ pub struct Delivery {
     backoff: Backoff,
     calls: u32,
     since: Option<Instant>,
+    /// Since when its key's owner has enough to do.
+    busy_since: Option<Instant>,
 }
 
 /// What to do with a batch.
@@ -61,10 +68,13 @@ pub enum Waiting {
     Budget,
     /// Every endpoint that admits it has just failed.
     Backoff,
+    /// The endpoint that its key belongs to has enough to do.
+    Busy,
 }
 
 impl Waiting {
-    pub const ALL: [Waiting; 3] = [Waiting::Breakers, Waiting::Budget, Waiting::Backoff];
+    pub const ALL: [Waiting; 4] =
+        [Waiting::Breakers, Waiting::Budget, Waiting::Backoff, Waiting::Busy];
 
     pub fn index(self) -> usize {
         self as usize
@@ -76,6 +86,7 @@ impl Waiting {
             Waiting::Breakers => "breakers",
             Waiting::Budget => "budget",
             Waiting::Backoff => "backoff",
+            Waiting::Busy => "busy",
         }
     }
 }
@@ -132,6 +143,15 @@ impl Dispatcher {
             return self.hold(delivery, since, now, least.max(jittered), Waiting::Budget);
         }
         let snapshot = self.reader.snapshot();
+        if let Some(key_hash) = delivery.key_hash
+            && self.balancer.owner_is_busy(snapshot, key_hash, &delivery.tried)
+            && now.saturating_duration_since(*delivery.busy_since.get_or_insert(now)) < BUSY_MAX
+        {
+            if delivery.calls > 0 {
+                self.budget.give_back(now);
+            }
+            return self.hold(delivery, since, now, BUSY_PAUSE, Waiting::Busy);
+        }
         let retry_in = match self.balancer.pick(snapshot, now, delivery.key_hash, &delivery.tried) {
             Pick::Call(call) => {
                 delivery.calls = delivery.calls.saturating_add(1);

@@ -105,6 +105,10 @@ impl Journal {
                 "most requests fail: mend the endpoints, or raise `retry_budget` if they can bear \
                  more retries",
             ),
+            Waiting::Busy => (
+                "the endpoint that the key belongs to has enough to do",
+                "look at its load, or add endpoints",
+            ),
             Waiting::Backoff => (
                 "every endpoint that takes requests has just failed this one",
                 "look at the endpoints: they share what is wrong",

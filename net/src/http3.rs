@@ -288,6 +288,10 @@ impl Http3 {
     }
 
     fn idle_due(&self, limits: &Limits) -> Option<Nanos> {
+        // The last answers may have to be sent again, and their reader may be gone.
+        if self.going == Going::Final {
+            return Some(self.since + limits.header_timeout.min(ARRIVAL_MAX));
+        }
         // A peer that goes, or was told to, gets a little while for it.
         if self.going != Going::No || self.peer_goes {
             return Some(self.since + limits.header_timeout);
@@ -417,6 +421,8 @@ impl Http3 {
 /// How long a peer may take to hear of our first GOAWAY.
 const FAREWELL_MIN: Nanos = 10_000_000;
 const FAREWELL_MAX: Nanos = 1_000_000_000;
+/// How long it is waited for the last answers to arrive.
+const ARRIVAL_MAX: Nanos = 2_000_000_000;
 
 fn too_much(trouble: Trouble) -> Fault {
     let reason = match trouble {

@@ -13,6 +13,7 @@
 //! - An error on one connection ends that connection and nothing else.
 
 mod connection;
+mod datagrams;
 pub mod lifetime;
 pub mod listen;
 pub mod listen_datagrams;
@@ -25,9 +26,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::HeaderValue;
+
 use self::connection::Connection;
+use self::datagrams::Datagrams;
+pub use self::datagrams::{DatagramStats, QuicListener};
 use self::lifetime::{Age, Chance, Lifetime, Step};
 use self::received::count_tls;
+use crate::quic;
 use crate::request::{Answer, Door, Limits, Nanos, Request, RequestId, Standing, Turn};
 use crate::ring::{Done, End, Key, Ring, RingStats, Rung};
 use crate::tls::{Acceptor, TlsStats};
@@ -60,6 +66,7 @@ pub struct ServerStats {
     pub sent_bytes: u64,
     pub ring: RingStats,
     pub tls: TlsStats,
+    pub datagrams: DatagramStats,
 }
 
 pub struct Server<R: Ring> {
@@ -90,6 +97,10 @@ pub struct Server<R: Ring> {
     stats: ServerStats,
     date: String,
     date_until: Nanos,
+    /// None where no QUIC is served.
+    datagrams: Option<Box<Datagrams>>,
+    /// By listener; empty where no QUIC is served.
+    alternatives: Vec<Option<HeaderValue>>,
 }
 
 impl<R: Ring> Server<R> {
@@ -120,6 +131,8 @@ impl<R: Ring> Server<R> {
             stats: ServerStats::default(),
             date: String::new(),
             date_until: 0,
+            datagrams: None,
+            alternatives: Vec::new(),
         }
     }
 
@@ -168,10 +181,11 @@ impl<R: Ring> Server<R> {
     }
 
     pub fn stats(&self) -> ServerStats {
-        ServerStats { connections: self.open as u64, ring: self.ring.stats(), ..self.stats }
+        let (ring, datagrams) = (self.ring.stats(), self.datagram_stats());
+        ServerStats { connections: self.open as u64, ring, datagrams, ..self.stats }
     }
 
-    /// Open connections.
+    /// Open connections, those of QUIC excepted.
     pub fn connections(&self) -> usize {
         self.open
     }
@@ -181,7 +195,7 @@ impl<R: Ring> Server<R> {
     pub fn wait(&mut self, now: Nanos, timeout: Duration) -> io::Result<()> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let retry = self.accept_again_at;
-        let due = [timer, retry].into_iter().flatten().min();
+        let due = [timer, retry, self.quic_due()].into_iter().flatten().min();
         let until = due.map_or(timeout, |at| Duration::from_nanos(at.saturating_sub(now)));
         self.ring.wait(Some(timeout.min(until)))
     }
@@ -218,6 +232,7 @@ impl<R: Ring> Server<R> {
             self.handle(done, now, door, requests);
         }
         self.handle_timers(now, door, requests);
+        self.poll_quic(now, door, requests);
         self.settle_touched(now, door, requests);
     }
 
@@ -226,11 +241,15 @@ impl<R: Ring> Server<R> {
     pub fn answer(
         &mut self,
         id: RequestId,
-        answer: Answer,
+        mut answer: Answer,
         now: Nanos,
         door: &mut dyn Door,
         requests: &mut Vec<Request>,
     ) {
+        if quic::owns(id.key) {
+            return self.answer_quic(id, answer, now, door, requests);
+        }
+        self.offer_alternative(id.key, &mut answer);
         self.with(id.key, now, door, requests, |connection, turn| {
             connection.core_answer(id.stream, answer, turn);
         });
@@ -254,6 +273,7 @@ impl<R: Ring> Server<R> {
     /// requests that waited behind the answered ones.
     pub fn flush(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
         self.settle_touched(now, door, requests);
+        self.send_datagrams(now);
     }
 
     /// Stops accepting and tells every peer: what is in flight is answered, then they close. To be
@@ -269,13 +289,16 @@ impl<R: Ring> Server<R> {
         for key in self.keys() {
             self.with(key, now, door, requests, Connection::drain);
         }
+        self.drain_quic(now, door, requests);
     }
 
     /// Whether any peer is still owed something: an answer, bytes of one, or the time to hear
     /// that we go.
     pub fn is_busy(&mut self) -> bool {
+        let is_quic_busy = self.is_quic_busy();
         let ring = &mut self.ring;
-        self.connections.iter().flatten().any(|c| c.owes() || ring.is_sending(c.key))
+        is_quic_busy
+            || self.connections.iter().flatten().any(|c| c.owes() || ring.is_sending(c.key))
     }
 
     /// Whether a finished connection is still read to its end.
@@ -296,8 +319,9 @@ impl<R: Ring> Server<R> {
     ) {
         match done {
             Done::Woken => {}
-            // No datagram socket is opened on this ring.
-            Done::Datagrams { .. } | Done::DatagramsEnded { .. } | Done::DatagramsSent { .. } => {}
+            Done::Datagrams { chunk, .. } => self.datagrams_came(chunk, now),
+            Done::DatagramsEnded { end, .. } => self.datagrams_ended(&end, now),
+            Done::DatagramsSent { error, .. } => self.datagrams_sent(error.as_ref()),
             Done::Accepted { listener, socket } if self.holds_fresh => {
                 self.fresh.push_back((listener, socket));
             }

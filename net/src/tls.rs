@@ -50,6 +50,11 @@ impl Acceptor {
         self.config.load_full()
     }
 
+    /// Whether that is what a new connection gets. To ask costs other cores nothing.
+    pub(crate) fn has(&self, config: &Arc<ServerConfig>) -> bool {
+        Arc::ptr_eq(&self.config.load(), config)
+    }
+
     pub fn handshake_timeout(&self) -> Nanos {
         self.handshake_timeout
     }

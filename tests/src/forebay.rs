@@ -52,6 +52,7 @@ pub struct Process {
     seen: Vec<Value>,
     pub grpc: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
+    pub http3: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
     pub health: Option<SocketAddr>,
     _files: tempfile::TempDir,
@@ -117,6 +118,7 @@ impl Process {
             seen: Vec::new(),
             grpc: None,
             http: None,
+            http3: None,
             metrics: None,
             health: None,
             _files: files,
@@ -135,7 +137,8 @@ impl Process {
             address(&line["endpoint"])
         };
         let (grpc, http) = (find("Starting GRPC server"), find("Starting HTTP server"));
-        (self.grpc, self.http) = (grpc, http);
+        let http3 = find("Starting HTTP/3 server");
+        (self.grpc, self.http, self.http3) = (grpc, http, http3);
     }
 
     /// Nobody reads standard error while this is held.

@@ -6,6 +6,7 @@
 pub mod dice;
 pub mod forebay;
 pub mod frames;
+pub mod http3;
 pub mod items;
 pub mod papers;
 pub mod recorder;

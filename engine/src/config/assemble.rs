@@ -87,14 +87,17 @@ pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
     let used = used(&drafts, &dead_letters);
     report_unused(&parts, &drafts, &used);
 
-    let listeners: Vec<&(Listener, Place)> = receivers
+    let mut listeners: Vec<&(Listener, Place)> = receivers
         .iter()
         .enumerate()
         .filter(|(index, _)| drafts.iter().any(|draft| draft.receivers.contains(index)))
         .flat_map(|(_, receiver)| &receiver.listeners)
         .collect();
+    listeners.sort_by_key(|(listener, _)| listener.is_quic);
+    one_is_quic(&listeners, report);
+    let of = |is_quic| listeners.iter().filter(move |(listener, _)| listener.is_quic == is_quic);
     let mut addresses: Vec<(SocketAddr, &Place)> =
-        listeners.iter().map(|(listener, place)| (listener.address, place)).collect();
+        of(false).map(|(listener, place)| (listener.address, place)).collect();
     addresses.extend(health.as_ref().map(|(address, place)| (*address, place)));
     addresses.extend(telemetry.metrics.map(|address| (address, &telemetry_place)));
     addresses_differ(&addresses, report);
@@ -474,6 +477,17 @@ fn report_unused(parts: &Parts<'_>, drafts: &[Draft], used: &[usize]) {
         if !used.contains(&index) {
             warn("exporters", &exporter.destination.name, &exporter.place);
         }
+    }
+}
+
+/// A core has one endpoint of QUIC.
+fn one_is_quic(listeners: &[&(Listener, Place)], report: &Report) {
+    let mut quic = listeners.iter().filter(|(listener, _)| listener.is_quic);
+    if let (Some((first, _)), Some((_, place))) = (quic.next(), quic.next()) {
+        let what = "two receivers take HTTP/3, and one is supported";
+        let why = format!("receivers.{} takes it already", first.receiver_name);
+        let hint = "let one receiver take it, in as many pipelines as you like";
+        report.add(Problem::error(place, what).why(why).hint(hint));
     }
 }
 

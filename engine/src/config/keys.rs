@@ -71,6 +71,8 @@ pub(crate) const TABLES: &[&Table] = &[
     &super::receivers::HTTP,
     &super::receivers::tls::GRPC_TLS,
     &super::receivers::tls::HTTP_TLS,
+    &super::receivers::http3::HTTP3,
+    &super::receivers::tls::HTTP3_TLS,
     &super::receivers::tls::CERTIFICATE,
     &super::processors::BATCH,
     &super::processors::QUEUE_BATCH,

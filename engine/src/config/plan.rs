@@ -49,6 +49,7 @@ impl Plan {
 }
 
 /// One address that takes OTLP. A receiver with gRPC and HTTP on one address is one listener.
+/// In a plan those of TCP come first; at most one is QUIC's.
 #[derive(Clone, Debug)]
 pub struct Listener {
     /// Index of the receiver in the order of the configuration: pipelines name receivers by it.
@@ -60,6 +61,8 @@ pub struct Listener {
     pub endpoint: String,
     pub grpc: Option<Grpc>,
     pub http: Option<Http>,
+    /// On UDP: `http` is spoken by HTTP/3 there, and there is TLS. Else on TCP.
+    pub is_quic: bool,
     pub lifetime: Lifetime,
     /// `None`: cleartext.
     pub tls: Option<Tls>,

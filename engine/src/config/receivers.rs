@@ -1,5 +1,6 @@
 //! `receivers`: which addresses take OTLP.
 
+pub(crate) mod http3;
 pub(crate) mod tls;
 
 use forebay_codec::signal::Signal;
@@ -32,6 +33,7 @@ pub(crate) const PROTOCOLS: Table = Table {
     keys: &[
         block("grpc", "OTLP/gRPC. Absent: off; `grpc:` alone: on, with all defaults."),
         block("http", "OTLP/HTTP, protobuf and JSON. Absent: off; `http:` alone: on."),
+        block("http3", "OTLP/HTTP over QUIC. Absent: off; it needs a `tls` block."),
     ],
 };
 
@@ -152,7 +154,7 @@ const MIB: u64 = 1 << 20;
 pub(crate) struct Receiver {
     pub(crate) name: String,
     pub(crate) place: Place,
-    /// One or two, with their places for messages.
+    /// One to three, with their places for messages.
     pub(crate) listeners: Vec<(Listener, Place)>,
 }
 
@@ -184,6 +186,7 @@ fn otlp(component: &Component<'_>, index: usize, lifetime: Lifetime, report: &Re
         endpoint,
         grpc: None,
         http: None,
+        is_quic: false,
         lifetime,
         tls: None,
     };
@@ -195,7 +198,7 @@ fn otlp(component: &Component<'_>, index: usize, lifetime: Lifetime, report: &Re
         let parameters = keepalive.block("server_parameters", &SERVER_PARAMETERS);
         let listener = Listener {
             grpc: Some(grpc(&section)),
-            tls: tls::read(&section, &tls::GRPC_TLS),
+            tls: tls::read(&section, &tls::GRPC_TLS, false),
             lifetime: self::lifetime(&parameters, lifetime),
             ..new(address, endpoint)
         };
@@ -205,7 +208,7 @@ fn otlp(component: &Component<'_>, index: usize, lifetime: Lifetime, report: &Re
         let section = protocols.block("http", &HTTP);
         let (address, endpoint) = listen(&section);
         let http = Some(http(&section));
-        let tls = tls::read(&section, &tls::HTTP_TLS);
+        let tls = tls::read(&section, &tls::HTTP_TLS, false);
         match listeners.first_mut() {
             Some((shared, _)) if shared.address == address && address.port() != 0 => {
                 shared.http = http;
@@ -221,6 +224,7 @@ fn otlp(component: &Component<'_>, index: usize, lifetime: Lifetime, report: &Re
             }
         }
     }
+    listeners.extend(http3::read(&protocols, new));
     if listeners.is_empty() {
         let what = format!("{} takes no protocol", component.path);
         let hint = "add \"grpc:\" or \"http:\" under \"protocols:\"; without a value they listen \

@@ -3,6 +3,7 @@
 mod docs;
 mod fleets;
 mod flows;
+mod http3;
 mod plans;
 mod problems;
 mod robustness;

@@ -12,6 +12,7 @@ use forebay_net::tls::Failure;
 use super::{View, health, logs};
 use crate::ledger::{ProcessorTotal, RefuseReason, RequestEnd, RouteTotal, Totals, loss_names};
 use crate::shard::ShardStats;
+use crate::shard::datagrams::ROWS;
 
 mod exporters;
 mod fleets;
@@ -35,6 +36,7 @@ pub fn render(view: &View) -> String {
     cores(&mut page, view);
     services(&mut page, view);
     tls(&mut page, view);
+    quic(&mut page, view);
     load(&mut page, view);
     process(&mut page, view);
     page.text
@@ -387,6 +389,20 @@ fn certificates(page: &mut Page, view: &View) {
                 ("result", result),
             ];
             page.sample(name, &labels, count);
+        }
+    }
+}
+
+/// Shown where there is HTTP/3.
+fn quic(page: &mut Page, view: &View) {
+    if !view.plan.listeners.iter().any(|listener| listener.is_quic) {
+        return;
+    }
+    for (index, row) in ROWS.iter().enumerate() {
+        let name = format!("forebay_receiver_quic_{}", row.name);
+        page.family(&name, row.kind, row.help);
+        for (stats, core) in view.shards.iter().zip(&view.receiver_cores) {
+            page.sample(&name, &[("core", &core.to_string())], stats.datagrams[index].read());
         }
     }
 }

@@ -6,7 +6,7 @@ use forebay_net::request::Nanos;
 use forebay_net::ring::Ring;
 use forebay_net::tls::Failure;
 
-use super::Shard;
+use super::{Shard, datagrams};
 use crate::ledger::Count;
 
 const PUBLISH_INTERVAL: Nanos = 200_000_000;
@@ -55,6 +55,7 @@ pub struct ShardStats {
     /// In the order of `Failure::ALL`.
     pub handshakes_failed: [Count; Failure::ALL.len()],
     pub tls_misdirected: Count,
+    pub datagrams: datagrams::Counts,
 }
 
 impl<R: Ring> Shard<R> {
@@ -98,6 +99,7 @@ impl<R: Ring> Shard<R> {
             count.set(failed);
         }
         stats.tls_misdirected.set(server.tls.misdirected);
+        datagrams::publish(&server, &stats.datagrams);
         self.sharing.publish(stats);
         let open = !self.ingest.draining
             && self.ingest.standings.iter().any(|standing| standing.is_open());

@@ -73,6 +73,9 @@ impl Sender {
     /// No call could be made.
     pub(super) fn hold_up(&self, part: Part, now: Instant, wait: Duration, why: Waiting) {
         self.stats().waits(why);
+        if why == Waiting::Busy {
+            return self.wait(part, now + wait);
+        }
         if why == Waiting::Breakers || self.is_refused_by_all(now) {
             // Whatever else waits would fare no better.
             self.fail_over_waiting(now);

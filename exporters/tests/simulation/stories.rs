@@ -53,7 +53,12 @@ fn one_turns(seed: u64, mode: Mode) -> World {
     ends_well(&world);
     for batch in world.batches.iter().filter(|batch| !batch.has_met(server)) {
         let took = batch.ended.expect("all ended").0 - batch.arrived;
-        assert!(took < 50 * MS, "seed {seed}: a batch that had no part in it took {took:?}");
+        // A key waits for its owner for half a second before it goes elsewhere.
+        let most = match world.shape.strategy {
+            Strategy::ConsistentHashing => 600 * MS,
+            _ => 50 * MS,
+        };
+        assert!(took < most, "seed {seed}: a batch that had no part in it took {took:?}");
     }
     world
 }

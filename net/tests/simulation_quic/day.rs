@@ -18,7 +18,7 @@ const TURNS_MAX: u64 = 200_000;
 /// Longer than all of a connection's deadlines one after another.
 const EVERY_DEADLINE: Nanos = 60 * SECOND;
 /// Above this bit of a generation stands the core: a request's key is one core's own.
-const CORE_SHIFT: u32 = 24;
+pub(crate) const CORE_SHIFT: u32 = 24;
 
 /// What days brought, in sum.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ mod network;
 #[allow(dead_code, reason = "the other simulation has more days")]
 #[path = "../simulation/seeds.rs"]
 mod seeds;
+mod served;
 #[allow(dead_code, reason = "who speaks over streams needs a part of it")]
 #[path = "../simulation/talk.rs"]
 mod talk;
@@ -28,6 +29,14 @@ const DAYS: u64 = 250;
 fn every_request_over_quic_is_answered_once_and_to_its_sender_and_nothing_is_left_behind() {
     let mut sums = day::Sums::default();
     let are_many = seeds::for_each_of(DAYS, |seed| sums.add(&day::live(seed)));
+    println!("{sums:?}");
+    assert!(!are_many || sums.are_telling(), "{sums:?}");
+}
+
+#[test]
+fn whole_servers_with_rings_answer_every_request_over_quic_and_leave_nothing_behind() {
+    let mut sums = served::Sums::default();
+    let are_many = seeds::for_each_of(DAYS, |seed| sums.add(&served::live(seed)));
     println!("{sums:?}");
     assert!(!are_many || sums.are_telling(), "{sums:?}");
 }

@@ -12,6 +12,7 @@ use quinn_proto::crypto::rustls::QuicClientConfig;
 use quinn_proto::{
     ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TransportConfig,
 };
+use rustls::ServerConfig;
 
 pub(crate) const MILLI: Nanos = 1_000_000;
 pub(crate) const SECOND: Nanos = 1_000 * MILLI;
@@ -19,7 +20,7 @@ pub(crate) const NAME: &str = "collector.example";
 
 static EPOCH: LazyLock<Epoch> =
     LazyLock::new(|| Epoch { instant: Instant::now(), wall: SystemTime::now() });
-static TLS: LazyLock<(Tls, Arc<QuicClientConfig>)> = LazyLock::new(tls);
+static TLS: LazyLock<(Arc<ServerConfig>, Arc<QuicClientConfig>)> = LazyLock::new(tls);
 
 pub(crate) fn instant(now: Nanos) -> Instant {
     EPOCH.instant + Duration::from_nanos(now)
@@ -30,13 +31,13 @@ pub(crate) fn nanos(instant: Instant) -> Nanos {
 }
 
 /// A certificate whose signatures are always as long: days are the same in every run.
-fn tls() -> (Tls, Arc<QuicClientConfig>) {
+fn tls() -> (Arc<ServerConfig>, Arc<QuicClientConfig>) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
     let params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).expect("a name");
     let certificate = params.self_signed(&key).expect("a certificate").der().clone();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3 is known")
         .with_no_client_auth()
@@ -52,7 +53,11 @@ fn tls() -> (Tls, Arc<QuicClientConfig>) {
         .with_no_client_auth();
     client.alpn_protocols = vec![b"h3".to_vec()];
     let client = QuicClientConfig::try_from(client).expect("its suites are QUIC's");
-    (Tls::new(Arc::new(server)).expect("for QUIC"), Arc::new(client))
+    (Arc::new(server), Arc::new(client))
+}
+
+pub(crate) fn server_tls() -> Arc<ServerConfig> {
+    TLS.0.clone()
 }
 
 /// The terms of one core of a day.
@@ -62,7 +67,7 @@ pub(crate) fn server(core: CoreId, dice: &mut Dice, common: &Common) -> Config {
         listener: 3,
         limits: common.limits,
         lifetime: common.lifetime,
-        tls: TLS.0.clone(),
+        tls: Tls::new(server_tls()).expect("for QUIC"),
         secrets: Secrets::derive(&common.secret),
         seed: seed(dice),
         epoch: *EPOCH,
@@ -86,6 +91,10 @@ pub(crate) struct Common {
 }
 
 impl Common {
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     pub(crate) fn drawn(dice: &mut Dice) -> Common {
         let is_full = dice.of_1000(100);
         Common {

@@ -85,8 +85,11 @@ pub(crate) const GRPC_TLS: Table =
 pub(crate) const HTTP_TLS: Table =
     Table { path: "receivers.otlp[/name].protocols.http.tls", keys: KEYS };
 
+pub(crate) const HTTP3_TLS: Table =
+    Table { path: "receivers.otlp[/name].protocols.http3.tls", keys: KEYS };
+
 pub(crate) const CERTIFICATE: Table = Table {
-    path: "receivers.otlp[/name].protocols.<grpc|http>.tls.certificates[]",
+    path: "receivers.otlp[/name].protocols.<grpc|http|http3>.tls.certificates[]",
     keys: &[
         value("cert_file", "path", "", "As above."),
         value("cert_pem", "PEM", "", "As above."),
@@ -102,8 +105,8 @@ const VERSIONS: &[(&str, Version)] = &[
     ("", Version::Tls12),
 ];
 
-/// `None`: the protocol is spoken in cleartext.
-pub(super) fn read(protocol: &Section<'_>, table: &'static Table) -> Option<Tls> {
+/// `None`: the protocol is spoken in cleartext. `is_quic`: it is HTTP/3.
+pub(super) fn read(protocol: &Section<'_>, table: &'static Table, is_quic: bool) -> Option<Tls> {
     protocol.given("tls")?;
     let section = protocol.block("tls", table);
     let own = pair(&section)?;
@@ -124,7 +127,7 @@ pub(super) fn read(protocol: &Section<'_>, table: &'static Table) -> Option<Tls>
     if !tls.reload_interval.is_zero() && tls.reload_interval < Duration::from_secs(1) {
         section.fault("reload_interval", "must be 0 or at least 1s");
     }
-    if let Err(why) = tls::load(&tls) {
+    if let Err(why) = tls::load(&tls, is_quic) {
         let what = format!("{} can't be used: {why}", section.path);
         section.report.add(
             Problem::error(&section.place, what)

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::plan::Pem;
 
 /// A certificate and its key, as YAML texts.
-fn pair() -> (String, String) {
+pub(super) fn pair() -> (String, String) {
     let made = generate_simple_self_signed(vec!["localhost".to_owned()]).expect("it can be made");
     let quoted = |text: String| serde_json::to_string(&text).expect("JSON is YAML");
     (quoted(made.cert.pem()), quoted(made.signing_key.serialize_pem()))
