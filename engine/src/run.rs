@@ -48,7 +48,12 @@ pub fn run(plan: Plan) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime
         .map_err(|error| format!("the control plane can't start: {error}"))
-        .and_then(|runtime| runtime.block_on(live(Arc::new(plan))));
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(live(Arc::new(plan)));
+            // A file that can't be read, on a mount that hangs, is waited for no longer.
+            runtime.shutdown_background();
+            outcome
+        });
     match outcome {
         Ok(code) => code,
         Err(error) => {
@@ -75,6 +80,8 @@ struct Engine {
 async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
+    // Whatever there is to reload: unheeded it would end the process.
+    let hangup = listen_for(SignalKind::hangup())?;
     let metrics = match plan.telemetry.metrics {
         Some(address) => {
             let key = "service.telemetry.metrics.address";
@@ -90,9 +97,7 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
         None => None,
     };
     let engine = Engine::start(plan.clone())?;
-    if !engine.view.tls.is_empty() {
-        tokio::spawn(keep_tls(engine.view.tls.clone(), listen_for(SignalKind::hangup())?));
-    }
+    tokio::spawn(keep_tls(engine.view.tls.clone(), hangup));
     let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
     let health_address = health.as_ref().and_then(|listener| listener.local_addr().ok());
     if let Some(listener) = metrics {
@@ -129,6 +134,13 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
 /// Looks at the files of TLS when their time has come, and at all of them at each SIGHUP. Files
 /// may be slow: that is another thread's to wait for.
 async fn keep_tls(doors: Arc<Doors>, mut hangup: Signal) {
+    while doors.is_empty() {
+        hangup.recv().await;
+        tracing::info!(
+            "SIGHUP: there is nothing to reload, because no receiver has TLS. A changed \
+             configuration needs a restart"
+        );
+    }
     loop {
         let asked = tokio::time::timeout(TLS_STEP, hangup.recv()).await.is_ok();
         let doors = doors.clone();

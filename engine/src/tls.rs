@@ -5,12 +5,15 @@
 //! - What is read anew is tried before anybody gets it: a broken file leaves all as it was, and is
 //!   said once for each way in which it is broken.
 //! - A connection that exists is left alone.
-//! - Who was trusted under other CAs or revocation lists resumes nothing: with them the keys of
-//!   the tickets change.
+//! - Who is trusted by CAs or revocation lists resumes nothing, so what they say holds for the next
+//!   connection.
+//! - No lock is held while files are read: whoever shows the metrics does not wait for them.
 //! - No message shows a key.
 //!
 //! Never here: the receivers' threads. They only load what [`Acceptor`] has.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -47,14 +50,14 @@ pub struct Door {
     pub acceptor: Arc<Acceptor>,
     tls: Tls,
     is_quic: bool,
+    tickets: TicketKeys,
     reloads: AtomicU64,
     failed_reloads: AtomicU64,
     kept: Mutex<Kept>,
 }
 
 struct Kept {
-    settings: Settings,
-    tickets: TicketKeys,
+    settings: Arc<Settings>,
     shown: Vec<Shown>,
     /// What was said last of files that could not be used.
     complaint: Option<String>,
@@ -128,11 +131,11 @@ impl Door {
             acceptor: Arc::new(Acceptor::new(terms.config, timeout)),
             tls: tls.clone(),
             is_quic: listener.is_quic,
+            tickets,
             reloads: AtomicU64::new(0),
             failed_reloads: AtomicU64::new(0),
             kept: Mutex::new(Kept {
-                settings,
-                tickets,
+                settings: Arc::new(settings),
                 shown: terms.shown,
                 complaint: None,
                 read_at: Instant::now(),
@@ -157,10 +160,13 @@ impl Door {
     }
 
     fn reload(&self, now: Instant) {
+        let settings = self.settings_at(now);
+        let renewed = self.renewed(&settings);
         let mut kept = self.kept();
-        kept.read_at = now;
-        match self.renewed(&mut kept) {
-            Ok(true) => {
+        match renewed {
+            Ok(Some((settings, terms))) => {
+                self.acceptor.replace(terms.config);
+                (kept.settings, kept.shown) = (Arc::new(settings), terms.shown);
                 kept.warned_at = None;
                 kept.complaint = None;
                 self.reloads.fetch_add(1, Ordering::Relaxed);
@@ -170,7 +176,7 @@ impl Door {
                     "Reloaded TLS certificates: new connections get them"
                 );
             }
-            Ok(false) => kept.complaint = None,
+            Ok(None) => kept.complaint = None,
             Err(why) if kept.complaint.as_ref() == Some(&why) => {}
             Err(why) => {
                 self.failed_reloads.fetch_add(1, Ordering::Relaxed);
@@ -187,19 +193,21 @@ impl Door {
         }
     }
 
-    /// Whether there was something new; it is in use then.
-    fn renewed(&self, kept: &mut Kept) -> Result<bool, String> {
+    /// What is in use, and is compared with its files now.
+    fn settings_at(&self, now: Instant) -> Arc<Settings> {
+        let mut kept = self.kept();
+        kept.read_at = now;
+        kept.settings.clone()
+    }
+
+    /// What the files have that `before` has not, if anything.
+    fn renewed(&self, before: &Settings) -> Result<Option<(Settings, Terms)>, String> {
         let settings = read(&self.tls)?;
-        if settings == kept.settings {
-            return Ok(false);
+        if settings == *before {
+            return Ok(None);
         }
-        let trusts_as_before = settings.client_ca_pem == kept.settings.client_ca_pem
-            && settings.client_crl_pem == kept.settings.client_crl_pem;
-        let tickets = if trusts_as_before { kept.tickets.clone() } else { tickets()? };
-        let terms = terms(&settings, tickets.clone(), self.is_quic)?;
-        self.acceptor.replace(terms.config);
-        (kept.settings, kept.tickets, kept.shown) = (settings, tickets, terms.shown);
-        Ok(true)
+        let terms = terms(&settings, self.tickets.clone(), self.is_quic)?;
+        Ok(Some((settings, terms)))
     }
 
     fn warn(&self, now: Instant, wall: SystemTime) {
@@ -279,9 +287,19 @@ fn pem(pem: &Pem, key: &str) -> Result<Vec<u8>, String> {
 
 fn file(path: &Path, key: &str) -> Result<Vec<u8>, String> {
     let fault = |why: String| format!("{key} {}: {why}", path.display());
-    let length = std::fs::metadata(path).map_err(|error| fault(error.to_string()))?.len();
-    if length > FILE_BYTES_MAX {
-        return Err(fault(format!("more than {} MiB", FILE_BYTES_MAX >> 20)));
+    let is_file = std::fs::metadata(path).map_err(|error| fault(error.to_string()))?.is_file();
+    if !is_file {
+        // A pipe would be waited for, and a device may have no end.
+        return Err(fault("not a regular file".to_owned()));
     }
-    std::fs::read(path).map_err(|error| fault(error.to_string()))
+    let mut bytes = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(length) if length as u64 > FILE_BYTES_MAX => {
+            Err(fault(format!("more than {} MiB", FILE_BYTES_MAX >> 20)))
+        }
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(fault(error.to_string())),
+    }
 }

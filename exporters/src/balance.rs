@@ -143,8 +143,8 @@ impl Balancer {
         Balancer { strategy, bound, rng, turn, schedule: Schedule::default() }
     }
 
-    /// Whether the key's owner works, and has its bound of calls under way: then its keys had better
-    /// wait a while, or traces would be torn apart in every burst.
+    /// Whether the key's owner works, and has its bound of calls under way: then its keys had
+    /// better wait a while, or traces would be torn apart in every burst.
     pub fn owner_is_busy(&self, snapshot: &Snapshot, key_hash: u64, tried: &Tried) -> bool {
         if self.strategy != Strategy::ConsistentHashing {
             return false;

@@ -14,11 +14,13 @@
 
 mod connection;
 mod datagrams;
+mod handshakes;
 pub mod lifetime;
 pub mod listen;
 pub mod listen_datagrams;
 mod received;
 mod sealed;
+mod stats;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -31,12 +33,14 @@ use http::HeaderValue;
 use self::connection::Connection;
 use self::datagrams::Datagrams;
 pub use self::datagrams::{DatagramStats, QuicListener};
+use self::handshakes::Handshakes;
 use self::lifetime::{Age, Chance, Lifetime, Step};
 use self::received::count_tls;
+pub use self::stats::ServerStats;
 use crate::quic;
 use crate::request::{Answer, Door, Limits, Nanos, Request, RequestId, Standing, Turn};
-use crate::ring::{Done, End, Key, Ring, RingStats, Rung};
-use crate::tls::{Acceptor, TlsStats};
+use crate::ring::{Done, End, Key, Ring, Rung};
+use crate::tls::Acceptor;
 use crate::wake::Wake;
 
 /// After an accept failed (no descriptor left, say), the next try waits this long.
@@ -49,26 +53,6 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 /// What comes after our end, if it is so much, is no last word that crossed ours.
 const FLOOD_BYTES_MIN: usize = 16 << 10;
 
-/// Counters since the start, and gauges.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ServerStats {
-    pub connections: u64,
-    pub accepted: u64,
-    pub closed: u64,
-    /// Accepted and closed at once: `connections_max` was reached.
-    pub over_limit: u64,
-    pub accept_errors: u64,
-    /// Connections ended by a deadline.
-    pub timeouts: u64,
-    /// Connections that were told to leave because of their age.
-    pub aged: u64,
-    pub received_bytes: u64,
-    pub sent_bytes: u64,
-    pub ring: RingStats,
-    pub tls: TlsStats,
-    pub datagrams: DatagramStats,
-}
-
 pub struct Server<R: Ring> {
     ring: R,
     /// By listener.
@@ -79,6 +63,7 @@ pub struct Server<R: Ring> {
     /// By listener.
     acceptors: Vec<Option<Arc<Acceptor>>>,
     handshakes_max: u64,
+    handshakes: Handshakes,
     /// When it may be said again that a client took a cleartext port for one with TLS, and the
     /// other way round.
     say_again_at: [Nanos; 2],
@@ -118,7 +103,8 @@ impl<R: Ring> Server<R> {
             chance: Chance(0),
             connections_max: limits.connections_max,
             acceptors: vec![None; listeners],
-            handshakes_max: 0,
+            handshakes_max: u64::MAX,
+            handshakes: Handshakes::default(),
             say_again_at: [0; 2],
             fresh: VecDeque::new(),
             holds_fresh: false,
@@ -147,8 +133,8 @@ impl<R: Ring> Server<R> {
         self
     }
 
-    /// Which listeners speak TLS, and how many handshakes may be under way at once: who comes when
-    /// there are as many is sent away.
+    /// Which listeners speak TLS, and how many handshakes may be under way at once: beyond that
+    /// those that stall give way to new ones, and if none does the new ones are sent away.
     pub fn with_tls(
         mut self,
         acceptors: Vec<Option<Arc<Acceptor>>>,
@@ -486,6 +472,13 @@ impl<R: Ring> Server<R> {
             connection.sending_since = Some(now);
             self.ring.send(key, output);
         }
+        if connection.wears_out() {
+            self.stats.aged += 1;
+            self.with(key, now, door, requests, Connection::retire);
+        }
+        let Some(connection) = find(&mut self.connections, key) else {
+            return;
+        };
         let sending = self.ring.is_sending(key);
         match connection.standing() {
             _ if connection.lingering_until.is_some() => {}

@@ -343,6 +343,18 @@ fn a_signal_that_comes_twice_at_once_is_one_and_nothing_is_lost() {
 }
 
 #[test]
+fn sighup_where_nothing_can_be_reloaded_says_so_and_ends_nothing() {
+    let sink = Sink::start();
+    let mut forebay = patient(&sink, "");
+    forebay.signal(Kill::HUP);
+    forebay.wait_for("a word about it", |line| {
+        line["msg"].as_str().is_some_and(|text| text.starts_with("SIGHUP: there is nothing"))
+    });
+    assert_eq!(post(&forebay, Signal::Logs, 1, 1).status, 200);
+    assert_eq!(forebay.stop().ledger["received_items"], 1);
+}
+
+#[test]
 fn a_port_that_is_taken_is_named_with_what_it_costs_and_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();

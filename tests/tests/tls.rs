@@ -116,7 +116,7 @@ async fn with_client_cas_only_clients_with_a_good_certificate_come_in() {
         assert!(visit(&forebay, &client).is_err(), "{reason}");
         wait_for(reason, || failures(&forebay, reason) == 1.0);
     }
-    // From now on the first one is revoked as well, and what it could resume is worth nothing.
+    // From now on the first one is revoked as well, and there is nothing that it could resume.
     let resuming = authority.client(Some(&good));
     assert_eq!(visit(&forebay, &resuming).expect("an answer"), 200);
     files.write("crl.pem", &authority.revoke(&[1, 2]));

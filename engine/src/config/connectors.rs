@@ -20,8 +20,8 @@ pub(crate) const FAILOVER: Table = Table {
         block(
             "priority_levels",
             "Required: a list of levels, one pipeline each: `[[traces/first], [traces/second]]`. \
-             A batch goes to the first level whose destination takes it. One whose circuit breaker is \
-             off, or that is on this machine, takes all until its queue is full.",
+             A batch goes to the first level whose destination takes it. One whose circuit \
+             breaker is off, or that is on this machine, takes all until its queue is full.",
         ),
         ignored("retry_interval", BREAKER),
         ignored("retry_gap", BREAKER),

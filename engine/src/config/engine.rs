@@ -139,7 +139,8 @@ pub(crate) const LIMITS: Table = Table {
             "handshakes_max",
             "handshakes",
             "1024",
-            "TLS handshakes under way at once, per receiver core; who comes then is sent away.",
+            "TLS handshakes under way at once, per receiver core; beyond that those that stall \
+            give way to new ones, and if none does the new ones are sent away.",
         ),
         value(
             "handshake_timeout",

@@ -364,7 +364,7 @@ pub struct Limits {
     /// Until a connection is told to leave, unless its receiver says otherwise. Default 30 min;
     /// zero: never.
     pub connection_age_max: Duration,
-    /// TLS handshakes under way at once: who comes then is sent away. Default 1,024.
+    /// TLS handshakes under way at once: beyond that who stalls gives way. Default 1,024.
     pub handshakes_max: usize,
     /// From a connection's beginning to the end of its TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,

@@ -134,7 +134,7 @@ impl Messages {
             path: Arc::default(),
             headers: Fields::new(),
             content_length: None,
-            peer: None,
+            peer: self.head.peer.clone(),
         };
         Request { id, part, head, tag: self.tag, body, reserved }
     }

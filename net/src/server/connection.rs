@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::handshakes::Progress;
 use super::lifetime::{Age, Step};
 use super::sealed::{HANDSHAKE, Outcome, Said, Sealed};
 use super::{FLOOD_BYTES_MIN, LINGER_BYTES_MAX, Turn};
@@ -37,6 +38,7 @@ pub(super) struct Connection {
     pub(super) timer_at: Nanos,
     /// It is among the handshakes under way that the server counts.
     pub(super) is_counted: bool,
+    was_worn: bool,
     sealed: Option<Box<Sealed>>,
     /// It can't be sealed any more: not even its protocol can end it in order.
     is_broken: bool,
@@ -73,6 +75,7 @@ impl Connection {
             lingering_until: None,
             timer_at: Nanos::MAX,
             is_counted: false,
+            was_worn: false,
             sealed: acceptor.map(|acceptor| Box::new(Sealed::new(acceptor))),
             is_broken: false,
             lingered_bytes: 0,
@@ -226,6 +229,14 @@ impl Connection {
         }
     }
 
+    /// Others need the place of its handshake.
+    pub(super) fn give_way(&mut self) {
+        self.leave();
+        if let Some(sealed) = &mut self.sealed {
+            sealed.give_way();
+        }
+    }
+
     pub(super) fn handle_lost(&mut self, turn: &mut Turn<'_>) {
         if let Some(core) = self.speaks.core_mut() {
             core.handle_lost(turn);
@@ -273,6 +284,18 @@ impl Connection {
 
     pub(super) fn peer(&self) -> Option<&Arc<PeerIdentity>> {
         self.sealed.as_ref().and_then(|sealed| sealed.peer())
+    }
+
+    /// Its keys are to seal little more: it is to be retired. Said once.
+    pub(super) fn wears_out(&mut self) -> bool {
+        let is_worn = self.sealed.as_ref().is_some_and(|sealed| sealed.is_worn());
+        let wears_out = is_worn && !self.was_worn;
+        self.was_worn |= is_worn;
+        wears_out
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.sealed.as_ref().map_or(Progress::Over, |sealed| sealed.progress())
     }
 
     pub(super) fn is_handshaking(&self) -> bool {

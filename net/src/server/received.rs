@@ -2,7 +2,8 @@
 //! listener speaks sent away, counted, and now and then said.
 
 use super::connection::Connection;
-use super::sealed::Outcome;
+use super::handshakes::Progress;
+use super::sealed::{HANDSHAKE, Outcome};
 use super::{Server, find, touch};
 use crate::request::{Door, Nanos, Request, Turn};
 use crate::ring::{Chunk, Key, Ring};
@@ -20,6 +21,8 @@ impl<R: Ring> Server<R> {
         door: &mut dyn Door,
         requests: &mut Vec<Request>,
     ) {
+        let has_room = self.has_room(key, &chunk, now);
+        let mut came_to = None;
         if let Some(connection) = find(&mut self.connections, key) {
             let listener = usize::from(connection.listener);
             let mut turn = Turn {
@@ -35,8 +38,9 @@ impl<R: Ring> Server<R> {
             if let Some(acceptor) = &self.acceptors[listener] {
                 let input = self.ring.bytes_mut(&mut chunk);
                 self.stats.received_bytes += input.len() as u64;
-                let has_room = self.stats.tls.pending < self.handshakes_max;
+                let before = connection.progress();
                 connection.handle_sealed(input, acceptor, has_room, &mut turn);
+                came_to = Some(connection.progress()).filter(|progress| *progress != before);
                 let failure = count_tls(connection, &mut self.stats.tls);
                 if failure == Some(Failure::Plaintext) && now >= self.say_again_at[1] {
                     self.say_again_at[1] = now + SAY_AGAIN;
@@ -56,7 +60,38 @@ impl<R: Ring> Server<R> {
             touch(connection, &mut self.touched);
         }
         self.ring.give_back(chunk);
+        if let Some(progress) = came_to {
+            let places = self.handshakes_max;
+            let progress_of = |key| progress_of(&mut self.connections, key);
+            self.handshakes.note(key, progress, now, places, progress_of);
+        }
     }
+
+    /// Whether a handshake may begin, if `chunk` is the beginning of one; somebody may have to
+    /// give way to it.
+    fn has_room(&mut self, key: Key, chunk: &Chunk, now: Nanos) -> bool {
+        if self.stats.tls.pending < self.handshakes_max {
+            return true;
+        }
+        let is_first = progress_of(&mut self.connections, key) == Progress::Silent;
+        if !is_first || self.ring.bytes(chunk).first() != Some(&HANDSHAKE) {
+            return true;
+        }
+        let progress_of = |key| progress_of(&mut self.connections, key);
+        let Some(oldest) = self.handshakes.give_way(now, progress_of) else {
+            return false;
+        };
+        if let Some(connection) = find(&mut self.connections, oldest) {
+            connection.give_way();
+            count_tls(connection, &mut self.stats.tls);
+            touch(connection, &mut self.touched);
+        }
+        true
+    }
+}
+
+fn progress_of(connections: &mut [Option<Box<Connection>>], key: Key) -> Progress {
+    find(connections, key).map_or(Progress::Over, |connection| connection.progress())
 }
 
 /// Counts a handshake that has begun or ended, and says why if it came to nothing.

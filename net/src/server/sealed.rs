@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustls::Error;
 
+use super::handshakes::Progress;
 use crate::request::Nanos;
 use crate::tls::peer::PeerIdentity;
 use crate::tls::session::{Alpn, Event, Session};
@@ -149,6 +150,26 @@ impl Sealed {
             self.outcome = Some(Outcome::Failed(Failure::Other));
         }
         self.stage = Stage::Over(Bytes::new());
+    }
+
+    /// Others need the place of its handshake.
+    pub(super) fn give_way(&mut self) {
+        self.outcome = Some(Outcome::Failed(Failure::TooMany));
+        self.stage = Stage::Over(Bytes::new());
+    }
+
+    pub(super) fn is_worn(&self) -> bool {
+        matches!(&self.stage, Stage::Talking(session) if session.is_worn())
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        match &self.stage {
+            Stage::Silent => Progress::Silent,
+            Stage::Talking(session) if session.is_open() => Progress::Over,
+            Stage::Talking(session) if session.has_spoken() => Progress::Answered,
+            Stage::Talking(_) => Progress::Begun,
+            Stage::Over(_) => Progress::Over,
+        }
     }
 
     /// A handshake is under way.

@@ -14,13 +14,14 @@ pub struct PeerIdentity {
 }
 
 impl PeerIdentity {
-    /// `der`: a certificate that was verified. One that can't be read says nothing of anybody.
-    pub(crate) fn of(der: &[u8]) -> PeerIdentity {
-        let read = certificate::read(der).unwrap_or_default();
-        PeerIdentity {
+    /// `der`: a certificate that was verified. `None`: it can't be read, and says nothing of
+    /// anybody.
+    pub(crate) fn of(der: &[u8]) -> Option<PeerIdentity> {
+        let read = certificate::read(der)?;
+        Some(PeerIdentity {
             uri: read.uris.into_iter().next(),
             dns_names: read.dns_names,
             subject: read.subject,
-        }
+        })
     }
 }

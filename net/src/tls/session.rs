@@ -12,7 +12,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{Error, HandshakeKind, ServerConfig};
+use rustls::{CertificateError, Error, HandshakeKind, ServerConfig, SupportedCipherSuite};
 
 use super::peer::PeerIdentity;
 
@@ -36,11 +36,13 @@ pub(crate) struct Session {
     pending: Vec<u8>,
     /// Records for the peer.
     output: Vec<u8>,
+    has_spoken: bool,
     is_open: bool,
     is_broken: bool,
     /// The peer said that no more comes: what still does is not looked at.
     is_finished: bool,
     has_said_goodbye: bool,
+    sealed_records: u64,
 }
 
 /// What comes out of a session.
@@ -71,10 +73,12 @@ impl Session {
             tls: UnbufferedServerConnection::new(config)?,
             pending: Vec::new(),
             output: Vec::new(),
+            has_spoken: false,
             is_open: false,
             is_broken: false,
             is_finished: false,
             has_said_goodbye: false,
+            sealed_records: 0,
         })
     }
 
@@ -131,6 +135,22 @@ impl Session {
         self.is_open
     }
 
+    /// Whether it ever had something for the peer.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.has_spoken
+    }
+
+    /// Half of what its keys may seal has been sealed, and TLS 1.2 has no way to new ones: with the
+    /// last record rustls would end the connection in the middle of an answer.
+    pub(crate) fn is_worn(&self) -> bool {
+        match self.tls.negotiated_cipher_suite() {
+            Some(SupportedCipherSuite::Tls12(suite)) => {
+                self.sealed_records >= suite.common.confidentiality_limit / 2
+            }
+            _ => false,
+        }
+    }
+
     /// How much more has to come before it is worth while to look.
     fn missing(&self) -> usize {
         let Some([_, _, _, length @ ..]) = self.pending.first_chunk::<RECORD_HEAD_BYTES>() else {
@@ -172,7 +192,10 @@ impl Session {
                         on(Event::Plaintext(record.payload));
                     }
                 }
-                Ok(ConnectionState::EncodeTlsData(data)) => put(&mut self.output, data)?,
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    self.has_spoken = true;
+                    put(&mut self.output, data)?;
+                }
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => {
                     self.is_finished = true;
@@ -187,8 +210,9 @@ impl Session {
             }
             taken += discard;
             if !self.is_open && !self.tls.is_handshaking() {
+                let opened = self.opened().inspect_err(|_| self.is_broken = true)?;
                 self.is_open = true;
-                on(Event::Opened(self.opened()));
+                on(Event::Opened(opened));
             }
             if waits {
                 return Ok(taken);
@@ -211,17 +235,19 @@ impl Session {
         }
     }
 
-    fn opened(&self) -> Opened {
+    /// A client that proved to be somebody, nobody knows whom, is not taken for nobody.
+    fn opened(&self) -> Result<Opened, Error> {
         let certificate = self.tls.peer_certificates().and_then(<[_]>::first);
-        Opened {
+        let identity = |der| PeerIdentity::of(der).ok_or(CertificateError::BadEncoding);
+        Ok(Opened {
             is_resumed: self.tls.handshake_kind() == Some(HandshakeKind::Resumed),
             alpn: match self.tls.alpn_protocol() {
                 Some(b"h2") => Some(Alpn::Http2),
                 Some(_) => Some(Alpn::Http1),
                 None => None,
             },
-            peer: certificate.map(|der| Arc::new(PeerIdentity::of(der))),
-        }
+            peer: certificate.map(|der| identity(der)).transpose()?.map(Arc::new),
+        })
     }
 
     fn write(&mut self, plaintext: &[u8], goodbye: bool) -> Result<(), Error> {
@@ -231,6 +257,7 @@ impl Session {
                 ConnectionState::EncodeTlsData(data) => put(&mut self.output, data)?,
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::WriteTraffic(mut traffic) => {
+                    self.sealed_records += plaintext.len().div_ceil(PLAINTEXT_BYTES_MAX) as u64;
                     encrypt(&mut self.output, &mut traffic, plaintext)?;
                     if goodbye {
                         append(&mut self.output, GOODBYE_BYTES, |out| {

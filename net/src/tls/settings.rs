@@ -15,7 +15,7 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, Error, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use super::certificate;
@@ -49,7 +49,8 @@ pub enum Version {
 pub struct Settings {
     /// The first is what a client gets that names none of the others.
     pub identities: Vec<Identity>,
-    /// If given, clients need a certificate that one of these CAs vouches for.
+    /// If given, clients need a certificate that one of these CAs vouches for, each time: nothing
+    /// is resumed.
     pub client_ca_pem: Option<Vec<u8>>,
     /// Revocation lists of those CAs, of each of them.
     pub client_crl_pem: Option<Vec<u8>>,
@@ -142,7 +143,12 @@ pub fn terms(settings: &Settings, tickets: TicketKeys) -> Result<Terms, String> 
         .with_client_cert_verifier(verifier(settings, &provider)?);
     let mut config = config.with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = Door::Tcp.protocols();
-    config.ticketer = tickets.0;
+    match settings.client_ca_pem {
+        // rustls looks at no certificate again when a session is resumed: one that has expired
+        // since, or was revoked, would be good for ever.
+        Some(_) => config.send_tls13_tickets = 0,
+        None => config.ticketer = tickets.0,
+    }
     // Tickets resume on every core; a store of sessions would be one lock for all.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
@@ -217,7 +223,7 @@ fn verifier(
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
     if let Some(pem) = &settings.client_crl_pem {
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
-        let lists = lists.map_err(|error| format!("client_crl_file: not PEM: {error}"))?;
+        let lists = lists.map_err(|error| format!("client_crl_file: {}", pem_fault(&error)))?;
         if lists.is_empty() {
             return Err("client_crl_file: no X509 CRL in it".to_owned());
         }
@@ -231,7 +237,25 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     match read {
         Ok(chain) if chain.is_empty() => Err("no CERTIFICATE in it".to_owned()),
         Ok(chain) => Ok(chain),
-        Err(error) => Err(format!("not PEM: {error}")),
+        Err(error) => Err(pem_fault(&error).to_owned()),
+    }
+}
+
+/// The error's own words show the bytes at fault, and those may be a key.
+fn pem_fault(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::NoItemsFound => "not PEM: no section of the right kind in it",
+        pem::Error::MissingSectionEnd { .. } => {
+            "not PEM: a section has no END line: is the text cut off, or were its newlines turned \
+             into spaces?"
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            "not PEM: a BEGIN line does not end with five dashes: is the text cut off, or were its \
+             newlines lost?"
+        }
+        pem::Error::Base64Decode(_) => "not PEM: what lies between BEGIN and END is not base64",
+        pem::Error::SectionTooLarge => "not PEM: a section is too long",
+        _ => "not PEM",
     }
 }
 
@@ -282,7 +306,7 @@ fn read_identity(
     let chain = certificates(&identity.chain_pem)?;
     let certificate = certificate::read(&chain[0]).ok_or("the first certificate is malformed")?;
     let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)
-        .map_err(|error| format!("no private key can be read: {error}"))?;
+        .map_err(|error| format!("no private key can be read: {}", pem_fault(&error)))?;
     let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
         Error::InconsistentKeys(_) => "the key is not the certificate's".to_owned(),
         error => format!("the key can't be used: {error}"),

@@ -1,11 +1,14 @@
 //! A door and a turn for protocol cores under test.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use forebay_net::fields::Fields;
 use forebay_net::request::{
     Admitted, Answer, Door, Head, Limits, Nanos, Protocol, Refusal, Request, Trouble, Turn,
 };
 use forebay_net::ring::Key;
+use forebay_net::tls::peer::PeerIdentity;
 use http::{HeaderMap, StatusCode};
 
 pub(crate) const LIMITS: Limits = Limits {
@@ -26,6 +29,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Desk {
     pub(crate) now: Nanos,
     pub(crate) requests: Vec<Request>,
+    /// Who the client proved to be.
+    pub(crate) peer: Option<Arc<PeerIdentity>>,
     books: Books,
 }
 
@@ -67,7 +72,7 @@ impl Desk {
             key: Key { index: 0, generation: 0 },
             listener: 0,
             limits: &LIMITS,
-            peer: None,
+            peer: self.peer.clone(),
             door: &mut self.books,
             requests: &mut self.requests,
             date: "Thu, 01 Jan 1970 00:00:00 GMT",

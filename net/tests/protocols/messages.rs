@@ -4,6 +4,7 @@ use bytes::Bytes;
 use forebay_net::grpc;
 use forebay_net::http2::Http2;
 use forebay_net::request::{Answer, Core, Part, Standing, Trouble};
+use forebay_net::tls::peer::PeerIdentity;
 use http::StatusCode;
 
 use crate::desk::{self, BODY_BYTES_MAX, Desk, LIMITS};
@@ -156,6 +157,16 @@ fn whoever_was_handed_a_message_hears_once_that_the_stream_is_lost() {
         assert_eq!(known, lost, "{at}");
         assert_eq!((core.in_flight(), desk.reserved), (0, 0), "{at}");
     }
+}
+
+#[test]
+fn each_message_says_who_the_client_proved_to_be() {
+    let (mut desk, mut core) = streaming();
+    desk.peer = Some(PeerIdentity::default().into());
+    core.handle_input(&request(1), &mut desk.turn());
+    core.handle_input(&frame(DATA, END_STREAM, 1, &grpc::frame(b"one")), &mut desk.turn());
+    assert!(!desk.requests.is_empty());
+    assert!(desk.requests.iter().all(|request| request.head.peer == desk.peer));
 }
 
 #[test]

@@ -3,11 +3,16 @@
 mod certificates;
 mod place;
 
+use std::sync::Arc;
+
 use forebay_net::ring::fake::LineEnd;
 use forebay_net::tls::Failure;
-use forebay_net::tls::settings::{Door, Settings, terms, tickets};
-use rcgen::{CertificateParams, SerialNumber, date_time_ymd};
-use rustls::{AlertDescription, Error, HandshakeKind};
+use forebay_net::tls::settings::{Door, Settings, Version, terms, tickets};
+use rcgen::{CertificateParams, CustomExtension, SerialNumber, date_time_ymd};
+use rustls::{
+    AlertDescription, CipherSuiteCommon, Error, HandshakeKind, SupportedCipherSuite,
+    Tls12CipherSuite,
+};
 
 use self::certificates::{Authority, Paper, names, settings, terms_of};
 use self::place::{HANDSHAKE_TIMEOUT, Place, SECOND};
@@ -177,6 +182,76 @@ fn half_open_handshakes_are_bounded_and_end_in_time() {
 }
 
 #[test]
+fn a_good_client_gets_in_during_a_flood_of_half_open_handshakes() {
+    let Scene { authority, mut place } = bounded(3);
+    let client = authority.client(None, &[]);
+    let mut flood = Vec::new();
+    for round in 1..=10 {
+        for _ in 0..4 {
+            let half = place.network.connect(0).expect("it listens");
+            half.write(&[0x16]);
+            place.turn();
+            flood.push(half);
+        }
+        assert_eq!(place.server.stats().tls.pending, 3);
+        assert!(place.ask(&client).expect("somebody gives way").contains("200 OK"));
+        assert_eq!(place.server.stats().tls.completed, round);
+    }
+    let ended = flood.iter().filter(|half| half.end().is_some()).count();
+    assert_eq!((place.failed(Failure::TooMany), ended), (38, 38));
+    assert_eq!(place.failed(Failure::Timeout), 0);
+}
+
+#[test]
+fn whoever_was_answered_has_a_second_before_it_gives_way() {
+    let Scene { authority, mut place } = bounded(3);
+    let client = authority.client(None, &[]);
+    let mut slow: Vec<_> = (0..3).map(|_| place.visit(&client, "localhost")).collect();
+    for visitor in &mut slow {
+        visitor.say(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n");
+        visitor.push();
+        place.turn();
+    }
+    assert!(place.ask(&client).map_or(true, |heard| heard.is_empty()), "no room yet");
+    assert_eq!((place.failed(Failure::TooMany), place.server.stats().tls.completed), (1, 0));
+    slow[0].pull();
+    slow[0].live(&mut place);
+    assert!(slow[0].text().contains("/slow of 0 bytes"), "{}", slow[0].text());
+    let late = place.network.connect(0).expect("it listens");
+    late.write(&[0x16, 3, 1]);
+    place.wait(SECOND);
+    assert!(place.ask(&client).expect("the one that says nothing gives way").contains("200 OK"));
+    assert!(late.end().is_some() && slow[1].client.end().is_none());
+    let late = place.network.connect(0).expect("it listens");
+    late.write(&[0x16, 3, 1]);
+    place.turn();
+    let newer = place.network.connect(0).expect("it listens");
+    newer.write(&[0x16, 3, 1]);
+    place.turn();
+    assert!(late.end().is_some() && newer.end().is_none() && slow[1].client.end().is_none());
+    assert_eq!(place.failed(Failure::TooMany), 3);
+}
+
+#[test]
+fn a_certificate_that_says_nothing_readable_lets_nobody_in() {
+    let authority = Authority::new("ours");
+    let ours = settings(&[&authority.server("localhost")]);
+    let config = terms_of(&Settings { client_ca_pem: Some(authority.pem()), ..ours }).config;
+    let mut place = Place::new(config, 100);
+    // Its alternative names end in the middle of one: rustls does not look at them.
+    let cut_off = CustomExtension::from_oid_content(&[2, 5, 29, 17], vec![0x30, 1, 0x82]);
+    let paper = authority.issue("a", |params| {
+        params.subject_alt_names.clear();
+        params.custom_extensions.push(cut_off);
+    });
+    let heard = place.ask(&authority.client(Some(&paper), &[]));
+    assert_eq!(heard, Ok(String::new()), "rustls itself has nothing against it");
+    let tls = place.server.stats().tls;
+    assert_eq!((place.failed(Failure::BadCertificate), tls.completed, tls.pending), (1, 0, 0));
+    assert!(place.porter.seen.is_empty());
+}
+
+#[test]
 fn a_hello_that_never_ends_is_given_up_before_it_costs_much() {
     let Scene { mut place, .. } = scene();
     let client = place.network.connect(0).expect("it listens");
@@ -204,11 +279,12 @@ fn a_client_proves_who_it_is_and_its_requests_say_so() {
     let mut place = Place::new(config, 100);
     let paper = authority.issue("agent.example.org", names);
     let client = authority.client(Some(&paper), &[]);
-    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+    for _ in 0..2 {
         let mut visitor = place.visit(&client, "localhost");
         visitor.say(b"GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n");
         visitor.live(&mut place);
-        assert_eq!(visitor.tls.handshake_kind(), Some(kind));
+        // A session that is resumed would show no certificate, nor that it has expired since.
+        assert_eq!(visitor.tls.handshake_kind(), Some(HandshakeKind::Full));
         assert!(visitor.text().contains("/2 of 0 bytes"), "{}", visitor.text());
     }
     assert_eq!(place.porter.seen.len(), 4);
@@ -329,6 +405,40 @@ fn a_client_gets_the_certificate_for_the_name_that_it_asks_for() {
     }
 }
 
+#[test]
+fn a_connection_whose_keys_have_sealed_half_of_what_they_may_is_told_to_leave_in_order() {
+    let authority = Authority::new("ours");
+    let paper = authority.server("localhost");
+    let ours = Settings { version_max: Version::Tls12, ..settings(&[&paper]) };
+    let mut provider =
+        rustls::crypto::CryptoProvider::clone(terms_of(&ours).config.crypto_provider());
+    for suite in &mut provider.cipher_suites {
+        if let SupportedCipherSuite::Tls12(proper) = *suite {
+            let short = CipherSuiteCommon { confidentiality_limit: 20, ..proper.common };
+            let made = Tls12CipherSuite { common: short, ..*proper };
+            *suite = SupportedCipherSuite::Tls12(Box::leak(Box::new(made)));
+        }
+    }
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .expect("TLS 1.2 is there")
+        .with_no_client_auth()
+        .with_single_cert(vec![paper.der.clone()], paper.private_key())
+        .expect("its own key");
+    let mut place = Place::new(Arc::new(config), 9);
+    let mut visitor = place.visit(&authority.client(None, &[]), "localhost");
+    let mut answers = 0;
+    while visitor.client.end().is_none() && answers < 30 {
+        visitor.say(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n");
+        visitor.live(&mut place);
+        answers += 1;
+        assert_eq!(visitor.text().matches("/a of 0 bytes").count(), answers);
+    }
+    assert_eq!((answers, place.server.stats().aged), (11, 1));
+    assert!(visitor.text().contains("connection: close"), "{}", visitor.text());
+    assert!(visitor.was_told_goodbye());
+}
+
 type Change<'a> = &'a dyn Fn(&mut Settings);
 
 #[test]
@@ -367,6 +477,48 @@ fn settings_that_can_not_serve_are_refused_with_the_reason() {
     for (reason, change) in cases {
         let why = refused(change);
         assert!(why.contains(reason), "{why}");
+    }
+}
+
+#[test]
+fn a_key_that_can_not_be_read_is_never_shown() {
+    let authority = Authority::new("ours");
+    let paper = authority.server("localhost");
+    let good = settings(&[&paper]);
+    let key = String::from_utf8(good.identities[0].key_pem.clone()).expect("text");
+    let secret = key.lines().nth(1).expect("a line of the key").to_owned();
+    let half = key.len() / 2;
+    let begin = "-----BEGIN PRIVATE KEY-----";
+    for (wrong, reason) in [
+        (key.replace('\n', " "), "newlines turned into spaces"),
+        (key.replace('\n', ""), "newlines turned into spaces"),
+        (key[..half].to_owned(), "is the text cut off"),
+        (key[..half].replace('\n', " "), "were its newlines lost"),
+        (key.replace(begin, ""), "no section of the right kind"),
+        (key.replacen('\n', "", 1), "were its newlines lost"),
+        (key.replace(&secret[4..8], "!\u{e9}"), "is not base64"),
+    ] {
+        // A key may be in any of the files, by mistake.
+        for place in 0..4 {
+            let mut settings = good.clone();
+            let wrong = wrong.clone().into_bytes();
+            match place {
+                0 => settings.identities[0].key_pem = wrong,
+                1 => settings.identities[0].chain_pem = wrong,
+                2 => settings.client_ca_pem = Some(wrong),
+                _ => {
+                    settings.client_ca_pem = Some(authority.pem());
+                    settings.client_crl_pem = Some(wrong);
+                }
+            }
+            let why = terms(&settings, tickets().expect("randomness")).expect_err("no key");
+            assert!(place > 0 || why.contains(reason), "{why}");
+            for part in secret.as_bytes().windows(6) {
+                let decimals = format!("{part:?}");
+                assert!(!why.contains(decimals.trim_matches(['[', ']'])), "{why}");
+                assert!(!why.contains(std::str::from_utf8(part).expect("base64")), "{why}");
+            }
+        }
     }
 }
 

@@ -39,7 +39,7 @@ const KEYS: &[Key] = &[
         "path",
         "",
         "PEM. Set: clients need a certificate of one of \
-                these CAs (mutual TLS).",
+                these CAs (mutual TLS), at each connection: no session is resumed.",
     ),
     value(
         "client_crl_file",

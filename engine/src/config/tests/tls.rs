@@ -64,6 +64,7 @@ fn a_shared_port_has_one_tls() {
 fn what_can_not_serve_is_refused_with_the_reason_and_without_the_key() {
     let ((chain, key), (_, other_key)) = (pair(), pair());
     let own = format!("cert_pem: {chain}, key_pem: {key}");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     for (tls, expected) in [
         (
             "cert_file: /not/there.pem, key_file: /not/there.key",
@@ -71,7 +72,8 @@ fn what_can_not_serve_is_refused_with_the_reason_and_without_the_key() {
         ),
         (&format!("cert_pem: {chain}, key_pem: {other_key}"), "key is not the certificate's"),
         (&format!("{own}, client_ca_file: /not/there"), "client_ca_file /not/there: No such"),
-        (&format!("{own}, client_crl_file: /dev/null"), "without client_ca_file revokes nothing"),
+        (&format!("{own}, client_crl_file: {file}"), "without client_ca_file revokes nothing"),
+        (&format!("{own}, client_ca_file: /dev/zero"), "/dev/zero: not a regular file"),
         (&format!("{own}, min_version: '1.1'"), "must be 1.2 or 1.3: 1.1 is not safe"),
         (&format!("{own}, min_version: '1.3', max_version: '1.2'"), "higher than max_version"),
         (&format!("{own}, cipher_suites: [RC4]"), "unknown cipher suite \"RC4\"; known are TLS_"),
@@ -87,6 +89,20 @@ fn what_can_not_serve_is_refused_with_the_reason_and_without_the_key() {
         assert!(texts.contains(expected), "{expected}: {texts}");
         assert!(!texts.contains("PRIVATE KEY"), "{texts}");
     }
+}
+
+#[test]
+fn a_key_whose_newlines_were_lost_is_refused_with_the_reason_and_not_shown() {
+    let (chain, key) = pair();
+    let folded = key.replace("\\n", " ");
+    let tls = format!("{{cert_pem: {chain}, key_pem: {folded}}}");
+    let problems = load_over(&grpc_with(&tls)).map(|_| ()).expect_err("no key");
+    let texts = texts(&problems).join("\n");
+    assert!(texts.contains("were its newlines turned into spaces"), "{texts}");
+    let secret = key.split("\\n").nth(1).expect("a line of the key");
+    let decimals = format!("{:?}", &secret.as_bytes()[..8]);
+    assert!(!texts.contains(&secret[..8]), "{texts}");
+    assert!(!texts.contains(decimals.trim_matches(['[', ']'])), "{texts}");
 }
 
 #[test]
