@@ -42,6 +42,9 @@ pub struct Verdict {
     /// Items that destinations rejected by partial success, where it is known that they were
     /// this request's.
     pub rejected_items: u64,
+    /// By output of the pipeline, and for what went elsewhere together: an output's destinations
+    /// have different items of the request, different outputs the same.
+    rejected_by_output: Vec<(Option<usize>, u64)>,
     /// A remark for the client: rejections that can't be told apart by request.
     pub remark: Option<String>,
     pub failure: Option<Failure>,
@@ -150,18 +153,13 @@ impl Verdict {
     /// What the door itself did not take.
     pub fn of(partial: &PartialSuccess) -> Verdict {
         let remark = (!partial.message.is_empty()).then(|| partial.message.clone());
-        Verdict { rejected_items: partial.rejected, remark, failure: None }
+        Verdict { rejected_items: partial.rejected, remark, ..Verdict::default() }
     }
 
     fn merge(&mut self, other: &Verdict) {
         self.rejected_items += other.rejected_items;
-        match (&mut self.remark, &other.remark) {
-            (Some(mine), Some(theirs)) if mine.len() < REMARK_BYTES_MAX && mine != theirs => {
-                *mine += "; ";
-                *mine += theirs;
-            }
-            (None, theirs) => self.remark.clone_from(theirs),
-            _ => {}
+        if let Some(remark) = &other.remark {
+            self.add_remark(remark);
         }
         // A permanent failure is worse than one that may be tried again.
         match (&self.failure, &other.failure) {
@@ -177,43 +175,79 @@ impl Verdict {
     pub fn add_kept(&mut self, refuser: &str, items: u64, why: &str, keeper: &str) {
         let remark =
             format!("{refuser} refused {items} items for good ({why}): they are kept at {keeper}");
-        self.merge(&Verdict { remark: Some(remark), ..Verdict::default() });
+        self.add_remark(&remark);
     }
 
-    /// Adds what one destination said of a batch. `alone`: the batch is this one request.
-    pub fn add(&mut self, destination: &str, outcome: &Outcome, batch_items: u64, alone: bool) {
+    /// Adds what one destination of `output` said of a batch. `alone`: the batch is this one
+    /// request.
+    pub fn add(
+        &mut self,
+        output: Option<usize>,
+        destination: &str,
+        outcome: &Outcome,
+        batch_items: u64,
+        alone: bool,
+    ) {
         match outcome {
             Outcome::Delivered { rejected_items: 0 } => {}
             Outcome::Delivered { rejected_items } if alone => {
-                self.rejected_items = self.rejected_items.max(*rejected_items);
-                self.remark = Some(format!("{destination} rejected {rejected_items} items"));
+                self.add_rejected(output, *rejected_items);
+                self.add_remark(&format!("{destination} rejected {rejected_items} items"));
             }
             Outcome::Delivered { rejected_items } => {
-                self.remark = Some(format!(
+                self.add_remark(&format!(
                     "{destination} rejected {rejected_items} of the {batch_items} items of the \
                      batch that this request travelled in"
                 ));
             }
-            Outcome::Parted { code, message, .. } => {
+            Outcome::Parted { dropped_items, code, message } => {
+                let mut lost = DropReason::ALL.iter().filter(|r| dropped_items[r.index()] > 0);
+                let is_whole = dropped_items.iter().sum::<u64>() >= batch_items;
                 let failure = Failure {
                     code: *code,
-                    message: format!("{destination} took only parts of the batch: {message}"),
-                    retryable: false,
+                    message: match is_whole {
+                        true => format!("{destination} took nothing of the batch: {message}"),
+                        false => format!("{destination} took only parts of the batch: {message}"),
+                    },
+                    // What was taken in part would be doubled.
+                    retryable: is_whole && lost.all(may_pass_later),
                 };
                 self.merge(&Verdict { failure: Some(failure), ..Verdict::default() });
             }
             Outcome::Dropped { reason, code, message } => {
-                let retryable =
-                    matches!(reason, DropReason::Shutdown | DropReason::RetriesExhausted);
                 let failure = Failure {
                     code: *code,
                     message: format!("{destination}: {message}"),
-                    retryable,
+                    retryable: may_pass_later(reason),
                 };
                 self.merge(&Verdict { failure: Some(failure), ..Verdict::default() });
             }
         }
     }
+    fn add_rejected(&mut self, output: Option<usize>, items: u64) {
+        match self.rejected_by_output.iter_mut().find(|(of, _)| *of == output) {
+            Some((_, rejected)) => *rejected += items,
+            None => self.rejected_by_output.push((output, items)),
+        }
+        let of_outputs = self.rejected_by_output.iter().map(|(_, rejected)| *rejected);
+        self.rejected_items = of_outputs.max().unwrap_or(0);
+    }
+
+    fn add_remark(&mut self, remark: &str) {
+        match &mut self.remark {
+            Some(mine) if mine.len() < REMARK_BYTES_MAX && mine != remark => {
+                *mine += "; ";
+                *mine += remark;
+            }
+            Some(_) => {}
+            None => self.remark = Some(remark.to_owned()),
+        }
+    }
+}
+
+/// Whether the same items may be taken another time.
+fn may_pass_later(reason: &DropReason) -> bool {
+    matches!(reason, DropReason::Shutdown | DropReason::RetriesExhausted)
 }
 
 #[cfg(test)]
@@ -235,8 +269,8 @@ mod tests {
         tickets.add_parts(id, 2);
         let mut bad = Verdict::default();
         let dropped = |reason| Outcome::Dropped { reason, code: Some(3), message: "no".into() };
-        bad.add("otlp_grpc", &dropped(DropReason::Shutdown), 10, true);
-        bad.add("otlp_http", &dropped(DropReason::Refused), 10, true);
+        bad.add(Some(0), "otlp_grpc", &dropped(DropReason::Shutdown), 10, true);
+        bad.add(Some(0), "otlp_http", &dropped(DropReason::Refused), 10, true);
         assert!(tickets.end_part(id, &bad).is_none());
         let ticket = tickets.end_part(id, &Verdict::default()).unwrap();
         let failure = ticket.verdict.failure.unwrap();
@@ -252,11 +286,26 @@ mod tests {
         let id = tickets.open(request(1), 7, 100, Verdict::of(&partial));
         tickets.add_parts(id, 1);
         let mut rejected = Verdict::default();
-        rejected.add("otlp_grpc", &Outcome::Delivered { rejected_items: 5 }, 10, true);
+        let outcome = Outcome::Delivered { rejected_items: 5 };
+        rejected.add(Some(0), "otlp_grpc", &outcome, 10, true);
         let verdict = tickets.end_part(id, &rejected).expect("the last part").verdict;
         assert_eq!(verdict.rejected_items, 8);
         let remark = verdict.remark.expect("a remark");
         assert_eq!(remark, "3 were not UTF-8; otlp_grpc rejected 5 items");
+    }
+
+    #[test]
+    fn the_parts_of_an_output_add_up_and_outputs_that_had_the_same_items_do_not() {
+        let mut verdict = Verdict::default();
+        let rejects = |rejected_items| Outcome::Delivered { rejected_items };
+        verdict.add(Some(0), "otlp_http/old", &rejects(3), 6, true);
+        verdict.add(Some(1), "otlp_grpc", &rejects(4), 10, true);
+        verdict.add(Some(0), "otlp_http/new", &rejects(2), 4, true);
+        assert_eq!(verdict.rejected_items, 5);
+        let remark = verdict.remark.expect("a remark");
+        let said = "otlp_http/old rejected 3 items; otlp_grpc rejected 4 items; \
+                    otlp_http/new rejected 2 items";
+        assert_eq!(remark, said);
     }
 
     #[test]

@@ -45,14 +45,33 @@ pub struct Sealed {
 pub struct Held {
     own: usize,
     joint: Vec<Rc<usize>>,
+    /// See [`Held::portion_bytes`].
+    portion: usize,
 }
 
 impl Held {
-    fn add(&mut self, share: Share) {
+    /// One of so many pieces of a request.
+    fn add(&mut self, share: Share, pieces: usize) {
+        let whole = match &share {
+            Share::Own(bytes) => *bytes,
+            Share::Joint(bytes) => **bytes,
+        };
+        self.portion += whole.div_ceil(pieces);
         match share {
             Share::Own(bytes) => self.own += bytes,
             Share::Joint(share) => self.joint.push(share),
         }
+    }
+
+    /// The batch has grown by so much, taken from the budget.
+    pub fn grow(&mut self, bytes: usize) {
+        self.own += bytes;
+    }
+
+    /// What of the budget is held for this batch, if each piece of a request that was cut counts
+    /// for as much as another. Pipelines that share a request hold all of it, each of them.
+    pub fn portion_bytes(&self) -> usize {
+        self.portion
     }
 
     /// The bytes that the end of this batch gives back.
@@ -99,7 +118,7 @@ impl Batcher {
         let bytes = checked.bytes().len() as u64;
         let is_unbatched = self.settings.is_unbatched();
         let open = self.room_for(signal, counts.items, bytes, now, sealed);
-        open.add(share, ticket);
+        open.add(share, 1, ticket);
         match is_unbatched {
             true => open.gatherer.push_uncopied(checked),
             false => open.gatherer.push(checked),
@@ -125,7 +144,7 @@ impl Batcher {
         for piece in pieces {
             let (items, bytes) = (piece.counts.items, piece.bytes);
             let open = self.room_for(piece.signal, items, bytes, now, sealed);
-            open.add(share.clone(), ticket);
+            open.add(share.clone(), parts as usize, ticket);
             open.gatherer.append(piece);
             self.seal_if_full(sealed);
         }
@@ -185,8 +204,8 @@ impl Batcher {
 }
 
 impl Open {
-    fn add(&mut self, share: Share, ticket: Option<TicketId>) {
-        self.held.add(share);
+    fn add(&mut self, share: Share, pieces: usize, ticket: Option<TicketId>) {
+        self.held.add(share, pieces);
         self.requests += 1;
         self.tickets.extend(ticket);
     }
@@ -305,6 +324,10 @@ mod tests {
             let checked = check(Signal::Traces, joined).expect("a batch is a valid request");
             assert_eq!(checked.counts(), batch.chain.counts);
         }
+        let (batches, portions) =
+            (sealed.len(), sealed.iter().map(|batch| batch.held.portion_bytes()).sum::<usize>());
+        let is_fair = (reserved..reserved + batches * 15).contains(&portions);
+        assert!(is_fair, "seed {seed}: {portions} for {reserved}, by pieces rounded up");
         let given_back: usize = sealed.into_iter().map(|batch| batch.held.into_bytes()).sum();
         assert_eq!(given_back, reserved, "seed {seed}");
     }

@@ -80,7 +80,8 @@ pub struct Outbox {
     /// The lane that is tried first: receivers prefer different ones.
     first: usize,
     waiting: VecDeque<Arc<Batch>>,
-    /// Of this core's batches, what the destination has and has not settled.
+    /// Of this core's budget, what is held for batches that the destination has not settled: more
+    /// than their own bytes, where many small requests are in one.
     held_bytes: u64,
     /// How much of them it may have; one batch is always taken.
     quota_bytes: Option<u64>,
@@ -92,27 +93,26 @@ impl Outbox {
         Outbox { lanes, first, waiting: VecDeque::new(), held_bytes: 0, quota_bytes }
     }
 
-    /// Takes a batch, which waits if there is no room for it.
-    pub fn push(&mut self, batch: Arc<Batch>) {
-        self.held_bytes += batch.bytes;
+    /// Takes a batch, for which `held_bytes` are held; it waits if there is no room for it.
+    pub fn push(&mut self, batch: Arc<Batch>, held_bytes: u64) {
+        self.held_bytes += held_bytes;
         self.waiting.push_back(batch);
     }
 
     /// Takes a batch if there is room for it now, for one that has nothing to wait for here.
-    pub fn push_if_room(&mut self, batch: Arc<Batch>) -> Result<(), Arc<Batch>> {
-        let bytes = batch.bytes;
-        let is_over = |quota: u64| self.held_bytes > 0 && self.held_bytes + bytes > quota;
+    pub fn push_if_room(&mut self, batch: Arc<Batch>, held_bytes: u64) -> Result<(), Arc<Batch>> {
+        let is_over = |quota: u64| self.held_bytes > 0 && self.held_bytes + held_bytes > quota;
         if !self.waiting.is_empty() || self.quota_bytes.is_some_and(is_over) {
             return Err(batch);
         }
         self.offer(batch)?;
-        self.held_bytes += bytes;
+        self.held_bytes += held_bytes;
         Ok(())
     }
 
-    /// A batch, or what was left of it, has come back.
-    pub fn settled(&mut self, bytes: u64) {
-        self.held_bytes -= bytes;
+    /// A batch, for which so much was held, has come back.
+    pub fn settled(&mut self, held_bytes: u64) {
+        self.held_bytes -= held_bytes;
     }
 
     /// Offers what waits until every lane is full.
@@ -160,5 +160,34 @@ impl Outbox {
             }
         }
         Err(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_codec::signal::{Counts, Signal};
+    use forebay_exporters::batch::BatchId;
+    use forebay_exporters::destination::Queue;
+
+    use super::*;
+
+    fn tiny(seq: u64) -> Arc<Batch> {
+        let (chain, counts) = (Vec::new(), Counts { items: 1, profiles: 0 });
+        let id = BatchId { receiver: 0, seq };
+        Arc::new(Batch { id, signal: Signal::Logs, counts, bytes: 10, chain, may_fail_over: false })
+    }
+
+    #[test]
+    fn a_destination_has_its_share_of_the_budget_when_as_much_is_held_however_small_its_batches() {
+        let queue = Queue { batches_max: 100, bytes_max: None, consumers: 1 };
+        let lane = Arc::new(Lane::new(0, &queue));
+        let mut outbox = Outbox::new(vec![lane], 0, Some(1000));
+        for seq in 0..4 {
+            assert!(!outbox.is_full(), "{seq}");
+            assert!(outbox.push_if_room(tiny(seq), 250).is_ok(), "{seq}");
+        }
+        assert!(outbox.is_full() && outbox.push_if_room(tiny(4), 1).is_err());
+        outbox.settled(250);
+        assert!(!outbox.is_full() && outbox.push_if_room(tiny(4), 250).is_ok());
     }
 }

@@ -9,6 +9,8 @@ use forebay_exporters::batch::{DropReason, GivenBack};
 /// A letter may be so much larger than what was refused: marks go on each resource, and a request
 /// may consist of nothing else.
 const MARKS_BYTES_MAX: usize = 1 << 20;
+/// Of what the destination said, each resource is marked with so much.
+const MESSAGE_BYTES_MAX: usize = 256;
 
 /// Why a destination refused something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +53,19 @@ fn marks(destination: &str, why: &Refusal) -> Vec<Op> {
     let all = [
         ("destination", text(destination)),
         ("reason", text(why.reason.name())),
-        ("message", text(&why.message)),
+        ("message", text(beginning(&why.message))),
     ];
     let mark = |(name, source): (&str, Source)| {
         let key = format!("forebay.dead_letter.{name}");
         Op::Attribute(Owner::Resource, Action { key, verb: Verb::Upsert(source) })
     };
     all.into_iter().chain(code).map(mark).collect()
+}
+
+fn beginning(message: &str) -> &str {
+    let is_end = |at: &usize| message.is_char_boundary(*at);
+    let end = (0..=message.len().min(MESSAGE_BYTES_MAX)).rev().find(is_end);
+    &message[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]
@@ -106,5 +114,16 @@ mod tests {
         assert_eq!(value("reason"), "refused_by_destination");
         assert_eq!(value("message"), "no such tenant");
         assert_eq!(value("code"), "3");
+    }
+
+    #[test]
+    fn a_long_message_is_marked_with_its_beginning_and_never_with_half_a_character() {
+        for ahead in 0..4 {
+            let message = "x".repeat(ahead) + &"\u{1f30a}".repeat(100);
+            let marked = beginning(&message);
+            assert!(message.starts_with(marked));
+            assert!((MESSAGE_BYTES_MAX - 3..=MESSAGE_BYTES_MAX).contains(&marked.len()));
+        }
+        assert_eq!(beginning("no such tenant"), "no such tenant");
     }
 }

@@ -149,6 +149,8 @@ struct Pending {
     items: u64,
     bytes: u64,
     held: Held,
+    /// Of the budget, as each destination's share counts it; parts of the batch, by their bytes.
+    held_bytes: u64,
     requests: usize,
     tickets: Vec<TicketId>,
     /// Legs that have not ended: the batch's bytes are held until then.

@@ -19,8 +19,10 @@
 //!
 //! Always:
 //! - An endpoint that its breaker refuses, or that this attempt has tried already, is passed over.
-//! - No endpoint holds more than its bound ([`Bound`]) of the calls under way while another can be
-//!   used: one that hangs can't collect all senders.
+//! - No endpoint holds more than its bound ([`Bound`]) of the calls under way while another that
+//!   has a weight can be used: one that hangs can't collect all senders.
+//! - One of weight zero gets a call only if none that has a weight can be used, however busy those
+//!   are: it stands by, and it may be far away or dear.
 //! - If any endpoint can be used, one is found; at the latest by asking each.
 
 use std::time::{Duration, Instant};
@@ -181,12 +183,7 @@ impl Balancer {
             Some(key_hash) => key_hash as usize,
             None => self.rng.usize(..),
         };
-        let found = search.anybody(start).or_else(|| {
-            // Rather too many calls for one than none for anybody.
-            search.in_need = true;
-            if search.passed_over { search.anybody(start) } else { None }
-        });
-        match found {
+        match search.anybody(start).or_else(|| search.in_need(start)) {
             Some(call) => Pick::Call(call),
             None => Pick::Nobody { retry_in: search.retry_in },
         }
@@ -264,15 +261,23 @@ struct Search<'s> {
     now: Instant,
     tried: &'s Tried,
     bound: Bound,
-    /// Endpoints that share the load.
-    sharing: u32,
-    /// They share it by their weights.
+    /// The load is shared by weight.
     by_weight: bool,
-    /// Take those beyond their bound, and those of weight zero.
-    in_need: bool,
-    /// Somebody could be used in need.
+    need: Need,
+    /// Somebody could be used in greater need.
     passed_over: bool,
     retry_in: Option<Duration>,
+}
+
+/// Whom a search takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Those that have a weight and room.
+    None,
+    /// Also those beyond their bound: rather too many calls for one than none for anybody.
+    Room,
+    /// Also those of weight zero.
+    Anybody,
 }
 
 impl<'s> Search<'s> {
@@ -290,9 +295,8 @@ impl<'s> Search<'s> {
             now,
             tried,
             bound,
-            sharing: snapshot.fleet().closed().max(1),
             by_weight,
-            in_need: false,
+            need: Need::None,
             passed_over: false,
             retry_in: None,
         }
@@ -305,7 +309,7 @@ impl<'s> Search<'s> {
         if self.tried.has(endpoint) {
             return None;
         }
-        if !self.in_need && !self.is_welcome(endpoint) {
+        if !self.is_welcome(endpoint) {
             self.passed_over = true;
             return None;
         }
@@ -320,22 +324,31 @@ impl<'s> Search<'s> {
 
     #[inline]
     fn is_welcome(&self, endpoint: &Endpoint) -> bool {
-        let (weight, outstanding) = (endpoint.weight(), endpoint.outstanding());
-        if weight == 0 || outstanding < self.bound.calls_min {
-            return weight > 0;
+        let weight = endpoint.weight();
+        match self.need {
+            Need::None => weight > 0 && self.has_room(endpoint, weight),
+            Need::Room => weight > 0,
+            Need::Anybody => true,
+        }
+    }
+
+    #[inline]
+    fn has_room(&self, endpoint: &Endpoint, weight: u32) -> bool {
+        let outstanding = endpoint.outstanding();
+        if outstanding < self.bound.calls_min {
+            return true;
         }
         let of_all = self.snapshot.fleet().outstanding();
         match self.by_weight {
-            false => self.bound.has_room(outstanding, of_all, self.sharing),
+            false => self.bound.has_room(outstanding, of_all, self.snapshot.sharing()),
             true => self.bound.has_room_by(self.share(weight), outstanding, of_all),
         }
     }
 
-    /// Of a weight, in the load of those whose breakers are closed: taken to weigh as much as all
-    /// do on average.
+    /// Of a weight, in the load of those that share it: taken to weigh as much as all do on
+    /// average.
     fn share(&self, weight: u32) -> f64 {
-        let average = self.snapshot.weight_of_all() as f64 / self.endpoints.len() as f64;
-        f64::from(weight) / (average * f64::from(self.sharing))
+        f64::from(weight) / (self.snapshot.weight_average() * f64::from(self.snapshot.sharing()))
     }
 
     #[inline]
@@ -351,6 +364,17 @@ impl<'s> Search<'s> {
             (false, _) => false,
         };
         if is_second_better { [other, one] } else { [one, other] }
+    }
+
+    #[cold]
+    fn in_need(&mut self, start: usize) -> Option<Call> {
+        [Need::Room, Need::Anybody].into_iter().find_map(|need| {
+            if !std::mem::take(&mut self.passed_over) {
+                return None;
+            }
+            self.need = need;
+            self.anybody(start)
+        })
     }
 
     /// Everybody, beginning anywhere.

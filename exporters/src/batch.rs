@@ -63,8 +63,9 @@ pub enum Outcome {
     Delivered { rejected_items: u64 },
     /// The batch is gone, and why. It is counted as dropped, under `reason`.
     Dropped { reason: DropReason, code: Option<u32>, message: String },
-    /// It was sent in parts that ended differently: what was dropped, by [`DropReason::index`];
-    /// the rest was delivered. `code` and `message` are the last drop's.
+    /// It was sent in parts that ended differently, or were lost for different reasons: what was
+    /// dropped, by [`DropReason::index`]; the rest, if any, was delivered. `code` and `message` are
+    /// the last drop's.
     Parted { dropped_items: [u64; DropReason::ALL.len()], code: Option<u32>, message: String },
 }
 

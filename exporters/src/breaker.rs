@@ -495,7 +495,9 @@ impl Breaker {
             return;
         };
         let pause = delay.min(self.settings.recovery_timeout);
-        self.paused_until_ms.fetch_max(now_ms + pause.as_millis() as u64, Ordering::Relaxed);
+        let until_ms = now_ms + pause.as_millis() as u64;
+        self.paused_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+        self.fleet.paused(until_ms);
     }
 
     fn change(&self, from: u64, to: Word) -> bool {

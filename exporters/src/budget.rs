@@ -7,7 +7,9 @@
 //!
 //! Sans I/O: time is an argument. Always: over any span, withdrawals are at most
 //! `tokens_max + min_per_second * seconds + ratio * successes`. The bucket's level and the time to
-//! which it was filled are one atomic word, so no token is made twice.
+//! which it was filled are one atomic word, so no token is made twice. Time puts in at least
+//! [`PER_SECOND_MIN`]: after an outage that has spent every token, what waits for one would else
+//! wait for a success that only it could bring.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,8 +22,8 @@ mod tests;
 pub struct Settings {
     /// Tokens for each success. Default 0.2: one retry for five successes.
     pub ratio: f64,
-    /// Tokens for each second, so that a destination that takes nothing is still tried. Default
-    /// 10.
+    /// Tokens for each second, so that a destination that takes nothing is still tried. Less than
+    /// [`PER_SECOND_MIN`] counts as that. Default 10.
     pub min_per_second: f64,
     /// What can be saved up, and what there is at the start; at most 16,000. Default 100: ten
     /// seconds' worth.
@@ -33,6 +35,9 @@ impl Default for Settings {
         Settings { ratio: 0.2, min_per_second: 10.0, tokens_max: 100 }
     }
 }
+
+/// Tokens for each second, whatever the settings say.
+pub const PER_SECOND_MIN: f64 = 1.0;
 
 /// Tokens are counted in thousandths.
 const TOKEN: u64 = 1_000;
@@ -58,7 +63,7 @@ impl RetryBudget {
         RetryBudget {
             epoch,
             per_success: thousandths(settings.ratio),
-            per_second: thousandths(settings.min_per_second),
+            per_second: thousandths(settings.min_per_second.max(PER_SECOND_MIN)),
             level_max,
             bucket: AtomicU64::new(level_max),
         }
@@ -118,16 +123,12 @@ impl RetryBudget {
         if level + added >= self.level_max {
             return (self.level_max, filled_ms.max(now_ms));
         }
-        let paid_ms = (added * 1_000).div_ceil(self.per_second.max(1));
+        let paid_ms = (added * 1_000).div_ceil(self.per_second);
         (level + added, filled_ms + paid_ms)
     }
 
     fn until_token(&self, level: u64) -> Duration {
-        const NEVER: Duration = Duration::from_secs(1);
         let lacking = TOKEN.saturating_sub(level);
-        match self.per_second {
-            0 => NEVER,
-            per_second => Duration::from_millis((lacking * 1_000).div_ceil(per_second)).min(NEVER),
-        }
+        Duration::from_millis((lacking * 1_000).div_ceil(self.per_second))
     }
 }

@@ -10,7 +10,7 @@
 //! - A failed check is a failed call. That a connection can be made says little: it frees a probe
 //!   for a call and counts for nothing. Only a service that says it serves proves a probe; while
 //!   the breaker is closed even that hides no failed call.
-//! - No more than [`CHECKS_MAX`] are under way.
+//! - No more than [`CHECKS_MAX`] are under way, and who has been due for longest is next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -80,10 +80,11 @@ impl Checkup {
             self.follow(now, snapshot);
         }
         let mut due = Vec::new();
-        for patient in self.patients.values_mut() {
+        for id in self.longest_due_first(now) {
             if self.under_way + due.len() == CHECKS_MAX {
                 break;
             }
+            let Some(patient) = self.patients.get_mut(&id) else { continue };
             if let Some(call) = patient.look(now, &self.settings, &mut self.rng) {
                 let probe = patient.probe(&self.settings);
                 due.push(Due { call, probe });
@@ -125,6 +126,18 @@ impl Checkup {
         transition
     }
 
+    /// In any other order, those that never come first would not be checked at all while there are
+    /// more than can be.
+    fn longest_due_first(&mut self, now: Instant) -> Vec<u64> {
+        let due = self.patients.iter_mut().filter_map(|(id, patient)| {
+            let due = patient.due_by(now)?;
+            Some((due, *id))
+        });
+        let mut due: Vec<(Instant, u64)> = due.collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, id)| id).collect()
+    }
+
     fn follow(&mut self, now: Instant, snapshot: &Snapshot) {
         self.generation = Some(snapshot.generation());
         let mut known = std::mem::take(&mut self.patients);
@@ -144,13 +157,8 @@ impl Checkup {
 }
 
 impl Patient {
-    /// The right to check it, if it is to be checked now.
-    fn look(
-        &mut self,
-        now: Instant,
-        settings: &HealthCheck,
-        rng: &mut fastrand::Rng,
-    ) -> Option<Call> {
+    /// Since when it is due, if it is.
+    fn due_by(&mut self, now: Instant) -> Option<Instant> {
         if self.is_being_checked {
             return None;
         }
@@ -160,10 +168,17 @@ impl Patient {
             self.due = now;
         }
         self.was_closed = is_closed;
-        if now < self.due {
-            return None;
-        }
-        if is_closed && self.endpoint.has_calls(self.since) {
+        (self.due <= now).then_some(self.due)
+    }
+
+    /// The right to check it, now that it is due.
+    fn look(
+        &mut self,
+        now: Instant,
+        settings: &HealthCheck,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Call> {
+        if self.endpoint.breaker.is_closed() && self.endpoint.has_calls(self.since) {
             self.put_off(now, jittered(settings.interval, rng));
             return None;
         }

@@ -103,6 +103,8 @@ pub struct Snapshot {
     endpoints: Vec<Arc<Endpoint>>,
     slots: Option<Arc<[u16]>>,
     weight_of_all: u64,
+    /// Those that have a weight.
+    weighted: usize,
     fleet: Arc<Fleet>,
 }
 
@@ -160,6 +162,7 @@ impl Endpoints {
             endpoints: Vec::new(),
             slots: slots.as_ref().map(Slots::table),
             weight_of_all: 0,
+            weighted: 0,
             fleet: Arc::clone(&fleet),
         };
         Arc::new(Endpoints {
@@ -213,12 +216,15 @@ impl Endpoints {
 
     /// If no endpoint takes calls: when the first may. Admission answers early with that.
     pub fn refuses(&self, now: Instant) -> Option<Duration> {
-        if self.fleet.closed() > 0 {
+        if self.fleet.closed() > 0 && !self.fleet.may_be_paused(now) {
             return None;
         }
-        let snapshot = self.snapshot();
-        let refusals = snapshot.endpoints.iter().map(|endpoint| endpoint.breaker.refuses(now));
-        refusals.min().unwrap_or(Some(NOBODY_PAUSE))
+        let mut soonest = None;
+        for endpoint in &self.snapshot().endpoints {
+            let retry_in = endpoint.breaker.refuses(now)?;
+            soonest = Some(soonest.map_or(retry_in, |soonest| retry_in.min(soonest)));
+        }
+        Some(soonest.unwrap_or(NOBODY_PAUSE))
     }
 
     /// Everybody, those that still drain included.
@@ -236,6 +242,7 @@ impl Endpoints {
             endpoints: writer.members.clone(),
             slots: writer.slots.as_ref().map(Slots::table),
             weight_of_all: writer.members.iter().map(|member| u64::from(member.weight())).sum(),
+            weighted: writer.members.iter().filter(|member| member.weight() > 0).count(),
             fleet: Arc::clone(&self.fleet),
         }));
         // After the snapshot: who sees the number finds that snapshot or a later one.
@@ -338,9 +345,22 @@ impl Snapshot {
         &self.fleet
     }
 
-    /// The sum of all weights, as of when the set was made.
-    pub(crate) fn weight_of_all(&self) -> u64 {
-        self.weight_of_all
+    /// What those that have a weight weigh on average, as of when the set was made.
+    pub(crate) fn weight_average(&self) -> f64 {
+        self.weight_of_all as f64 / self.weighted.max(1) as f64
+    }
+
+    /// How many share the load: those that have a weight and whose breakers are closed. Breakers
+    /// are counted over all of the fleet, so where some have no weight this takes the same part of
+    /// both kinds to be closed.
+    #[inline]
+    pub(crate) fn sharing(&self) -> u32 {
+        let (closed, members) = (self.fleet.closed(), self.endpoints.len());
+        if self.weighted == members {
+            return closed.max(1);
+        }
+        let part = u64::from(closed) * self.weighted as u64;
+        (part.div_ceil(members.max(1) as u64) as u32).max(1)
     }
 
     /// The endpoint that a key belongs to while all work; with hashing only.

@@ -146,12 +146,19 @@ impl Tally {
     fn ended(self, batch: &Batch) -> Ended {
         let is_delivered = self.last_drop.is_none() && self.given_back.is_empty();
         let lost_items = self.lost_items;
-        let outcome = match (self.parts_delivered, self.last_drop) {
-            (0, Some((reason, code, message))) => Outcome::Dropped { reason, code, message },
-            (_, Some((_, code, message))) => {
+        // One reason stands for all of a batch only if all of it was lost for that.
+        let is_lost_for = |reason: DropReason| {
+            let others = (0..lost_items.len()).filter(|index| *index != reason.index());
+            self.parts_delivered == 0 && others.map(|index| lost_items[index]).sum::<u64>() == 0
+        };
+        let outcome = match self.last_drop {
+            Some((reason, code, message)) if is_lost_for(reason) => {
+                Outcome::Dropped { reason, code, message }
+            }
+            Some((_, code, message)) => {
                 Outcome::Parted { dropped_items: lost_items, code, message }
             }
-            (_, None) => Outcome::Delivered {
+            None => Outcome::Delivered {
                 rejected_items: lost_items[DropReason::PartialSuccess.index()],
             },
         };

@@ -36,9 +36,9 @@ pub(crate) fn by_key(
     if snapshot.endpoints().len() < 2 {
         return vec![part];
     }
-    // Keys are no more than items, and what has no items goes with the empty one.
-    let keys_max = usize::try_from(part.counts.items).unwrap_or(usize::MAX).saturating_add(1);
-    let shards_max = keys_max.min(snapshot.endpoints().len() + 1);
+    // Each endpoint's, and those without the key. Items are no bound: groups and metrics that have
+    // none have keys, too.
+    let shards_max = snapshot.endpoints().len() + 1;
     let mut owners = Owners::new(snapshot, now);
     let request = Request { parts: part.chain(), counts: part.counts, tenant: b"" };
     let key = key.of_signal(signal);

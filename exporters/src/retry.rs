@@ -1,7 +1,8 @@
 //! When to try again: exponential backoff with full jitter, and the destination's own wish first.
 //!
 //! Sans I/O: the time and the randomness are arguments. Always: a delay that the destination asked
-//! for is waited in full (up to [`DELAY_MAX`]) and the backoff grows from it; with
+//! for is waited in full (up to [`DELAY_MAX`]) and the backoff grows from it; a delay of nothing is
+//! none, or who asks for it would be called in a circle without a pause; with
 //! `max_elapsed_time: None` and `max_attempts: None` a batch is never given up.
 
 use std::time::{Duration, Instant};
@@ -70,13 +71,14 @@ impl Backoff {
             return Next::GiveUp;
         }
         let current = self.current(policy);
-        let wait = match delay.map(|delay| delay.min(DELAY_MAX)) {
+        let delay = delay.filter(|delay| !delay.is_zero()).map(|delay| delay.min(DELAY_MAX));
+        let wait = match delay {
             // Asked to stay away: at least that long, and a little spread, so that all who were
             // told the same do not come back in the same instant.
             Some(delay) => delay + current.min(delay).mul_f64(0.1 * random),
             None => current.mul_f64(random),
         };
-        let grown_from = delay.map_or(current, |delay| current.max(delay.min(DELAY_MAX)));
+        let grown_from = delay.map_or(current, |delay| current.max(delay));
         let grown = grown_from.as_secs_f64() * policy.multiplier.max(1.0);
         self.interval = Some(Duration::from_secs_f64(grown.min(policy.max_interval.as_secs_f64())));
         self.within(policy, now, wait)

@@ -307,12 +307,12 @@ impl Sender {
         if self.waiting.borrow().is_empty() {
             return None;
         }
-        if self.cluster.endpoints().fleet().closed() > 0 {
-            return Some(now + LOOK_PAUSE);
-        }
         if let Some(wait) = self.cluster.refuses(now) {
             self.fail_over_waiting(now);
             return Some(now + wait.max(HURRY_PAUSE));
+        }
+        if self.cluster.endpoints().fleet().closed() > 0 {
+            return Some(now + LOOK_PAUSE);
         }
         let next = self.next_hurry.get().filter(|next| *next > now);
         if next.is_none() {

@@ -111,6 +111,45 @@ fn a_second_level_takes_over_while_the_first_is_away_and_gives_way_when_it_is_ba
 }
 
 #[test]
+fn a_first_level_that_asks_everybody_to_come_later_leaves_all_to_the_second() {
+    for code in [Code::Unavailable, Code::ResourceExhausted] {
+        let later = Some(Duration::from_secs(1));
+        let (near, far) = (Sink::scripted(move |_| Reply::Fail(code, later)), Sink::start());
+        for (kind, near_block, far_block) in [
+            ("otlp_http", near.http_exporter(), far.http_exporter()),
+            ("otlp_grpc", near.grpc_exporter(), far.grpc_exporter()),
+        ] {
+            let rest = format!(
+                "exporters:\n  {kind}/near: {near_block}\n  {kind}/far: {far_block}\n\
+                 connectors: {{failover: {{priority_levels: [[logs/near], [logs/far]]}}}}\n"
+            );
+            let near_line =
+                format!("logs/near: {{receivers: [failover], exporters: [{kind}/near]}}");
+            let far_line = format!("logs/far: {{receivers: [failover], exporters: [{kind}/far]}}");
+            let door = "logs: {receivers: [otlp], exporters: [failover]}";
+            let forebay = start(&[door, &near_line, &far_line], &rest);
+            let mut client = Http1::connect(forebay.http_address());
+            let first = far.counts(Signal::Logs).0 as i64;
+            // For longer than the pause lasts: the first level is asked again and again.
+            let until = Instant::now() + Duration::from_millis(2500);
+            let mut next = first;
+            while Instant::now() < until {
+                let body = items::proto(Signal::Logs, next, 10);
+                let answer = post(&mut client, Signal::Logs, &[], &body);
+                assert_eq!(answer.status, 200, "{kind} {code:?}: {}", answer.text());
+                next += 10;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            far.wait_for(Signal::Logs, next);
+            let end = forebay.stop();
+            assert_eq!(end.ledger["delivered_items"], next - first, "{kind} {code:?}");
+            assert_eq!(refused_requests(&end.ledger, "queue_full"), 0, "{kind} {code:?}");
+        }
+        assert!(near.requests() > 0 && near.counts(Signal::Logs).0 == 0, "{code:?}");
+    }
+}
+
+#[test]
 fn a_shift_by_batches_keeps_its_shares_and_one_by_trace_keeps_traces_together() {
     for (by, told_twice) in [("batch", false), ("traceID", true)] {
         let (old, new) = (Sink::start(), Sink::start());

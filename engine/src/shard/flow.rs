@@ -57,7 +57,8 @@ pub(super) struct Leg {
     /// The batch.
     pub(super) root: u64,
     pub(super) items: u64,
-    pub(super) bytes: u64,
+    /// Of the budget: see [`Pending::held_bytes`].
+    pub(super) held_bytes: u64,
     role: Role,
     moved_at: Nanos,
 }
@@ -101,8 +102,8 @@ struct Passage {
 impl Leg {
     /// Of a batch that travels under its own name.
     pub(super) fn whole(root: u64, pending: &Pending) -> Leg {
-        let (items, bytes) = (pending.items, pending.bytes);
-        Leg { root, items, bytes, role: Role::Share, moved_at: 0 }
+        let (items, held_bytes) = (pending.items, pending.held_bytes);
+        Leg { root, items, held_bytes, role: Role::Share, moved_at: 0 }
     }
 
     /// Whether an answer waits for it.
@@ -118,6 +119,11 @@ impl Leg {
 impl Siding {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.resting.is_empty()
+    }
+
+    /// Whether no level took what may move at any time.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 }
 
@@ -178,6 +184,7 @@ impl<R: Ring> Shard<R> {
             signal: chain.signal,
             items: chain.counts.items,
             bytes: chain.bytes,
+            held_bytes: chain.bytes.max(held.portion_bytes() as u64),
             held,
             requests,
             tickets,
@@ -244,6 +251,7 @@ impl<R: Ring> Shard<R> {
         let GivenBack { chain, bytes, counts, why } = back;
         match (why, &leg.role) {
             (Why::Failover, Role::Level { output, level }) => {
+                self.flow.words[usize::from(destination)].gave_back(now);
                 let batch = self.leg_batch(signal, (chain, counts, bytes), true);
                 self.owe(leg.root, true);
                 let except = Some(*level);
@@ -312,9 +320,12 @@ impl<R: Ring> Shard<R> {
     /// Adds what a destination said of items that an answer waits for.
     pub(super) fn tell_verdict(&mut self, root: u64, at: u16, outcome: &Outcome, items: u64) {
         let pending = self.pending.get_mut(&root).expect("a batch is there until its last leg");
-        if !pending.tickets.is_empty() && items > 0 {
+        let is_all_well = matches!(outcome, Outcome::Delivered { rejected_items: 0 });
+        if !pending.tickets.is_empty() && items > 0 && !is_all_well {
             let name = &self.plan.destinations[usize::from(at)].name;
-            pending.verdict.add(name, outcome, items, pending.requests == 1);
+            let outputs = &self.plan.pipelines[pending.pipeline].outputs;
+            let output = outputs.iter().position(|output| output.destinations().contains(&at));
+            pending.verdict.add(output, name, outcome, items, pending.requests == 1);
         }
     }
 
@@ -350,7 +361,15 @@ impl<R: Ring> Shard<R> {
 
     fn push_whole(&mut self, root: u64, destination: u16, batch: &Arc<Batch>) {
         self.owe(root, true);
-        self.outboxes[usize::from(destination)].push(batch.clone());
+        let held_bytes = self.held_bytes(root, batch);
+        self.outboxes[usize::from(destination)].push(batch.clone(), held_bytes);
+    }
+
+    /// What of the budget is held for this much of a batch.
+    fn held_bytes(&self, root: u64, part: &Batch) -> u64 {
+        let Pending { held_bytes, bytes, .. } = self.pending[&root];
+        let held_bytes = u128::from(held_bytes) * u128::from(part.bytes);
+        held_bytes.div_ceil(u128::from(bytes.max(1))) as u64
     }
 
     /// A batch of a name of its own.
@@ -365,13 +384,14 @@ impl<R: Ring> Shard<R> {
     }
 
     fn enter_leg(&mut self, root: u64, role: Role, batch: &Batch, moved_at: Nanos) {
-        let (items, bytes) = (batch.counts.items, batch.bytes);
-        self.flow.legs.insert(batch.id.seq, Leg { root, items, bytes, role, moved_at });
+        let (items, held_bytes) = (batch.counts.items, self.held_bytes(root, batch));
+        self.flow.legs.insert(batch.id.seq, Leg { root, items, held_bytes, role, moved_at });
     }
 
     fn push_leg(&mut self, root: u64, to: u16, role: Role, batch: Arc<Batch>, now: Nanos) {
         self.enter_leg(root, role, &batch, now);
-        self.outboxes[usize::from(to)].push(batch);
+        let held_bytes = self.held_bytes(root, &batch);
+        self.outboxes[usize::from(to)].push(batch, held_bytes);
     }
 
     /// Items in flight of one row are another's from here on.
@@ -409,7 +429,8 @@ impl<R: Ring> Shard<R> {
         self.row(pipeline, to).accepted_items.add(items);
         let all = (batch.chain.clone(), batch.counts, batch.bytes);
         let copy = self.leg_batch(batch.signal, all, false);
-        match self.outboxes[usize::from(to)].push_if_room(copy.clone()) {
+        let held_bytes = self.held_bytes(root, &copy);
+        match self.outboxes[usize::from(to)].push_if_room(copy.clone(), held_bytes) {
             Ok(()) => {
                 self.row(pipeline, to).in_flight_items.add(items);
                 self.owe(root, false);
@@ -437,31 +458,57 @@ impl<R: Ring> Shard<R> {
             return;
         };
         let refusal = Refusal { destination: refuser, reason, code, message };
-        let plan = &self.plan;
-        let name = |destination: u16| plan.destinations[usize::from(destination)].name.as_str();
-        let (chain, bytes) = letters::marked(signal, &back, name(refuser), &refusal);
-        self.pass_row(pipeline, refuser, keeper, items, PassReason::DeadLetter);
+        let (chain, bytes) = self.letter(leg.root, signal, &back, &refusal);
+        let batch = self.leg_batch(signal, (chain, back.counts, bytes), false);
         let is_awaited = leg.is_awaited();
+        let held_bytes = self.held_bytes(leg.root, &batch);
+        let outbox = &mut self.outboxes[usize::from(keeper)];
         if is_awaited {
+            outbox.push(batch.clone(), held_bytes);
+        } else if outbox.push_if_room(batch.clone(), held_bytes).is_err() {
+            // A mirror's: it must not shut the door of those that use the same keeper.
+            return self.row(pipeline, refuser).lose(items, reason.index());
+        }
+        self.pass_row(pipeline, refuser, keeper, items, PassReason::DeadLetter);
+        if is_awaited {
+            let name = |index: u16| self.plan.destinations[usize::from(index)].name.as_str();
             let pending = self.pending.get_mut(&leg.root).expect("the leg has not ended");
             pending.verdict.add_kept(name(refuser), items, &refusal.message, name(keeper));
         }
-        let batch = self.leg_batch(signal, (chain, back.counts, bytes), false);
         self.owe(leg.root, is_awaited);
         let role = Role::Letter { refusal: Box::new(refusal), is_awaited };
-        self.push_leg(leg.root, keeper, role, batch, now);
+        self.enter_leg(leg.root, role, &batch, now);
+    }
+
+    /// What was refused, with its marks if the budget has room for them.
+    fn letter(
+        &mut self,
+        root: u64,
+        signal: Signal,
+        back: &GivenBack,
+        refusal: &Refusal,
+    ) -> (Vec<Bytes>, u64) {
+        let refuser = &self.plan.destinations[usize::from(refusal.destination)].name;
+        let (chain, bytes) = letters::marked(signal, back, refuser, refusal);
+        let growth = bytes.saturating_sub(back.bytes) as usize;
+        if !self.ingest.budget.take(growth) {
+            return (back.chain.clone(), back.bytes);
+        }
+        let pending = self.pending.get_mut(&root).expect("the leg has not ended");
+        pending.held.grow(growth);
+        (chain, bytes)
     }
 
     /// To the first level that takes it, or to where it waits for one.
     fn set_out(&mut self, pipeline: usize, output: usize, passage: Passage, now: Nanos) {
         let siding = self.flow.siding(pipeline, output);
-        if passage.except.is_none() && !siding.is_empty() {
+        if passage.except.is_none() && siding.is_waiting() {
             siding.waiting.push_back(passage);
             return;
         }
-        if let Err(mut passage) = self.place(pipeline, output, passage, now) {
+        if let Err(passage) = self.place(pipeline, output, passage, now) {
             let siding = self.flow.siding(pipeline, output);
-            match passage.except.take() {
+            match passage.except {
                 Some(_) => siding.resting.push_back((now + MOVE_PAUSE, passage)),
                 None => siding.waiting.push_back(passage),
             }
@@ -474,12 +521,27 @@ impl<R: Ring> Shard<R> {
         while siding.resting.front().is_some_and(|(due, _)| *due <= now) {
             siding.waiting.extend(siding.resting.pop_front().map(|(_, passage)| passage));
         }
-        while let Some(mut passage) = self.flow.sidings[place].waiting.pop_front() {
-            passage.except = None;
-            if let Err(passage) = self.place(pipeline, output, passage, now) {
+        while let Some(passage) = self.flow.sidings[place].waiting.pop_front() {
+            if let Err(passage) = self.place_anywhere(pipeline, output, passage, now) {
                 self.flow.sidings[place].waiting.push_front(passage);
                 break;
             }
+        }
+    }
+
+    /// Where it comes from only if no other level takes it.
+    fn place_anywhere(
+        &mut self,
+        pipeline: usize,
+        output: usize,
+        passage: Passage,
+        now: Nanos,
+    ) -> Result<(), Passage> {
+        match self.place(pipeline, output, passage, now) {
+            Err(passage) if passage.except.is_some() => {
+                self.place(pipeline, output, Passage { except: None, ..passage }, now)
+            }
+            placed => placed,
         }
     }
 
@@ -495,11 +557,12 @@ impl<R: Ring> Shard<R> {
             unreachable!("only what may fail over looks for its place");
         };
         for (level, destination) in levels.iter().enumerate() {
-            if passage.except == Some(level) || self.refuses(*destination, now).is_some() {
+            if passage.except == Some(level) || self.is_passed_over(*destination, now).is_some() {
                 continue;
             }
+            let held_bytes = self.held_bytes(passage.root, &passage.batch);
             let outbox = &mut self.outboxes[usize::from(*destination)];
-            if outbox.push_if_room(passage.batch.clone()).is_ok() {
+            if outbox.push_if_room(passage.batch.clone(), held_bytes).is_ok() {
                 let Passage { root, at, batch, .. } = &passage;
                 let items = batch.counts.items;
                 self.pass_row(pipeline, *at, *destination, items, PassReason::Failover);

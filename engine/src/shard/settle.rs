@@ -30,8 +30,14 @@ impl<R: Ring> Shard<R> {
     }
 
     pub(super) fn settle_returns(&mut self, now: Nanos) {
+        let mut has_settled = false;
         while let Some(settled) = self.returns.pop() {
             self.settle(settled, now);
+            has_settled = true;
+        }
+        if has_settled {
+            // The next turn may be a second away, and its first request comes before all else.
+            self.refresh_standings(now);
         }
         self.refresh_retry_delay(now);
     }
@@ -58,7 +64,8 @@ impl<R: Ring> Shard<R> {
             let pending = self.pending.get(&batch.seq);
             Leg::whole(batch.seq, pending.expect("a batch is settled once by each destination"))
         });
-        self.outboxes[usize::from(destination)].settled(leg.bytes);
+        self.outboxes[usize::from(destination)].settled(leg.held_bytes);
+        self.flow.words[usize::from(destination)].has_changed();
         let returned: u64 = given_back.iter().map(|back| back.counts.items).sum();
         let items = leg.items.checked_sub(returned).expect("nobody gives back more than they got");
         self.enter(self.pending[&leg.root].pipeline, destination, &outcome, items);
@@ -107,7 +114,7 @@ impl<R: Ring> Shard<R> {
 
     pub(super) fn answer_ticket(&mut self, ticket: Ticket, now: Nanos) {
         let route = Route::unpack(ticket.tag);
-        let Verdict { rejected_items, remark, failure } = ticket.verdict;
+        let Verdict { rejected_items, remark, failure, .. } = ticket.verdict;
         self.ingest.requests_in_flight -= 1;
         let answer = match failure {
             None => {

@@ -11,6 +11,8 @@ use crate::ingest::admission::Standing;
 
 /// How full a destination's lanes are is looked at so often, while it refuses.
 const FILL_PAUSE: Nanos = 5_000_000;
+/// A destination that gave something back for others to take is passed over for this long.
+const GIVEN_BACK_PAUSE: Nanos = 100_000_000;
 /// Lines about the same loss are this far apart.
 const WARN_PAUSE: Nanos = 10_000_000_000;
 
@@ -21,6 +23,19 @@ pub(super) struct Word {
     retry_in: Option<Duration>,
     looked_at: Option<Nanos>,
     is_half_full: bool,
+    gave_back_at: Option<Nanos>,
+}
+
+impl Word {
+    /// The destination could not take what it had, and others may.
+    pub(super) fn gave_back(&mut self, now: Nanos) {
+        self.gave_back_at = Some(now);
+    }
+
+    /// Its lanes are not as full as they were.
+    pub(super) fn has_changed(&mut self) {
+        self.looked_at = None;
+    }
 }
 
 impl<R: Ring> Shard<R> {
@@ -34,6 +49,16 @@ impl<R: Ring> Shard<R> {
             word.retry_in = self.flow.clusters[index].refuses(instant);
         }
         word.retry_in
+    }
+
+    /// If a level of a failover is not to be tried: when it may be. Also while its endpoints seem
+    /// to take calls, when it has just given something back: it would do so again, and what comes
+    /// would go in circles while another level has nothing to do.
+    pub(super) fn is_passed_over(&mut self, level: u16, now: Nanos) -> Option<Duration> {
+        let gave_back_at = self.flow.words[usize::from(level)].gave_back_at;
+        let rests_until = gave_back_at.map(|at| at + GIVEN_BACK_PAUSE).filter(|until| now < *until);
+        let rests_for = rests_until.map(|until| Duration::from_nanos(until - now));
+        self.refuses(level, now).max(rests_for)
     }
 
     pub(super) fn refresh_standings(&mut self, now: Nanos) {
@@ -75,9 +100,11 @@ impl<R: Ring> Shard<R> {
                 each.fold(Standing::Open, Standing::and)
             }
             Output::Failover(levels) => {
-                let is_waiting = !self.flow.siding(pipeline, output).is_empty();
-                let each = levels.iter().map(|level| match self.refuses(*level, now) {
-                    Some(retry_in) if is_waiting => Standing::Refusing { retry_in },
+                let siding = self.flow.siding(pipeline, output);
+                // What only rests has a place as soon as another level has one.
+                let (is_empty, is_waiting) = (siding.is_empty(), siding.is_waiting());
+                let each = levels.iter().map(|level| match self.is_passed_over(*level, now) {
+                    Some(retry_in) if !is_empty => Standing::Refusing { retry_in },
                     None if is_waiting => Standing::Full,
                     _ => self.standing_at(*level, now),
                 });

@@ -101,7 +101,7 @@ impl Book {
     pub(crate) fn see(&mut self, destination: u16, batch: u64, bytes: &[u8], items: Vec<ItemId>) {
         let way = self.shape.way_of(destination, bytes);
         self.ways.insert((batch, destination), way);
-        for item in &items {
+        for item in items.iter().filter(is_legible) {
             assert!(self.seen.insert((way, *item)), "{item:?} comes twice");
             let entry = &mut self.requests[item.request as usize - 1];
             entry.is_taken = true;
@@ -119,7 +119,7 @@ impl Book {
     /// Items of a batch go on from here: to another destination, or as dead letters.
     pub(crate) fn give_back(&mut self, destination: u16, batch: u64, items: &[ItemId], kept: bool) {
         let way = self.ways[&(batch, destination)];
-        for item in items {
+        for item in items.iter().filter(is_legible) {
             assert!(self.seen.remove(&(way, *item)), "{item:?} was not here");
             let entry = &mut self.requests[item.request as usize - 1];
             if kept {
@@ -137,7 +137,7 @@ impl Book {
         outcome: &Outcome,
     ) {
         let way = self.ways[&(batch, destination)];
-        for item in items {
+        for item in items.iter().filter(is_legible) {
             let entry = &mut self.requests[item.request as usize - 1];
             *entry.ended_items.entry(way).or_default() += 1;
             match outcome {
@@ -176,6 +176,10 @@ impl Book {
             _ => None,
         }
     }
+}
+
+fn is_legible(item: &&ItemId) -> bool {
+    item.request > 0
 }
 
 impl Oracle for Book {

@@ -40,7 +40,7 @@ receivers: {otlp: {protocols: {grpc: {endpoint: 'localhost:4317'}, \
                                http: {endpoint: 'localhost:4318'}}}}
 exporters:
   otlp_grpc/a: {endpoint: 'a:1', tls: {insecure: true}, dead_letter: nop/letters}
-  otlp_grpc/b: {endpoint: 'b:1', tls: {insecure: true}, dead_letter: nop/letters}
+  otlp_grpc/b: {endpoint: 'b:1', tls: {insecure: true}, dead_letter: nop/letters_of_b}
   nop/c:
   nop/d:
   nop/e:
@@ -49,6 +49,7 @@ exporters:
   nop/h:
   nop/mirror:
   nop/letters:
+  nop/letters_of_b:
 connectors:
   failover: {priority_levels: [[traces/b], [traces/c]]}
   mirror: {pipelines: [traces/mirror], percent: 50}

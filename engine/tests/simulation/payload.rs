@@ -104,18 +104,19 @@ pub(crate) fn framed(message: &[u8], is_compressed: bool) -> Vec<u8> {
     framed
 }
 
-/// The items of a batch.
+/// The items of a batch. A client that babbles within a body may spoil an item's number, and be
+/// taken all the same if its bytes happen to fall into a text: such an item is of request 0.
 pub(crate) fn items_in(batch: &[u8]) -> Vec<ItemId> {
     let number = |at: usize| {
-        let digits = std::str::from_utf8(&batch[at..at + DIGITS]).expect("digits");
-        digits.parse().expect("a number")
+        let digits = batch.get(at..at + DIGITS)?;
+        std::str::from_utf8(digits).ok()?.parse::<u64>().ok()
     };
     let is_mark = |at: &usize| batch[*at] == MARK[0] && batch[*at..].starts_with(MARK);
-    (0..batch.len())
-        .filter(is_mark)
-        .map(|at| at + MARK.len())
-        .map(|at| ItemId { request: number(at), nth: number(at + DIGITS + 1) })
-        .collect()
+    let item = |at: usize| match (number(at), number(at + DIGITS + 1)) {
+        (Some(request), Some(nth)) => ItemId { request, nth },
+        _ => ItemId { request: 0, nth: 0 },
+    };
+    (0..batch.len()).filter(is_mark).map(|at| item(at + MARK.len())).collect()
 }
 
 fn text(request: u64, nth: u64, padding: usize) -> String {

@@ -208,6 +208,44 @@ fn one_that_hangs_collects_no_more_than_its_bound_of_all_senders() {
     }
 }
 
+/// Calls held open, up to hundreds for one: as long as any that has a weight can be used, such get
+/// them all; and while all of these work, they keep their bounds among themselves.
+#[test]
+fn who_has_no_weight_gets_no_call_while_one_that_has_can_be_used() {
+    for strategy in ALL {
+        for seed in 0..60 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (primaries, backups) = (rng.usize(1..5), rng.usize(1..5));
+            let mut weights = [vec![1; primaries], vec![0; backups]].concat();
+            rng.shuffle(&mut weights);
+            let mut rig = Rig::new(&weights, seed);
+            let mut balancer = rig.balancer(strategy);
+            let weighted: Vec<usize> =
+                (0..weights.len()).filter(|index| weights[*index] > 0).collect();
+            let (broken, working) = weighted.split_at(rng.usize(0..primaries));
+            broken.iter().for_each(|index| rig.break_off(*index));
+            let index_of = |call: &Call| (call.endpoint().id() - 1) as usize;
+            let mut held = vec![0; weights.len()];
+            let mut calls = Vec::new();
+            for _ in 0..60 * working.len() {
+                let call = rig.pick(&mut balancer, Some(rng.u64(..)), &Tried::default());
+                let call = call.expect("one is well");
+                assert!(weights[index_of(&call)] > 0, "seed {seed}, {strategy:?}: {held:?}");
+                held[index_of(&call)] += 1;
+                calls.push(call);
+            }
+            let most = 60 * Bound::of(strategy).percent as usize / 100 + 1;
+            let are_bounded = !broken.is_empty() || held.iter().all(|held| *held <= most);
+            assert!(are_bounded, "seed {seed}, {strategy:?}: {held:?}");
+            // Not for long: with the last of them gone there is nobody else.
+            working.iter().for_each(|index| rig.break_off(*index));
+            let call = rig.pick(&mut balancer, Some(rng.u64(..)), &Tried::default());
+            let index = index_of(&call.expect("those that stand by are well"));
+            assert_eq!(weights[index], 0, "seed {seed}, {strategy:?}");
+        }
+    }
+}
+
 #[test]
 fn an_endpoint_due_for_a_probe_gets_one_however_slow_it_was() {
     let mut rig = Rig::new(&[1; 5], 11);

@@ -36,6 +36,8 @@ pub struct Fleet {
     members: AtomicU32,
     broken: AtomicU32,
     ejected: AtomicU32,
+    /// The latest end of any pause that a member has asked for.
+    paused_until_ms: AtomicU64,
     /// Ejections that were not made because too many were made already.
     spared: AtomicU64,
     outstanding: AtomicU32,
@@ -52,6 +54,7 @@ impl Fleet {
             members: AtomicU32::new(0),
             broken: AtomicU32::new(0),
             ejected: AtomicU32::new(0),
+            paused_until_ms: AtomicU64::new(0),
             spared: AtomicU64::new(0),
             outstanding: AtomicU32::new(0),
             transitions: Default::default(),
@@ -62,9 +65,15 @@ impl Fleet {
         self.members.load(Ordering::Relaxed)
     }
 
-    /// Members that take calls without further thought.
+    /// Members whose breaker is closed, those that asked for a pause included.
     pub fn closed(&self) -> u32 {
         self.members().saturating_sub(self.broken() + self.ejected())
+    }
+
+    /// Whether some member may have asked for a pause that is not over.
+    pub fn may_be_paused(&self, now: Instant) -> bool {
+        let paused_until_ms = self.paused_until_ms.load(Ordering::Relaxed);
+        paused_until_ms > 0 && self.ms(now) < paused_until_ms
     }
 
     /// Members whose breaker is open or half-open because nothing worked.
@@ -117,6 +126,10 @@ impl Fleet {
             self.transitions[transition.kind()].fetch_add(1, Ordering::Relaxed);
         }
         made
+    }
+
+    pub(super) fn paused(&self, until_ms: u64) {
+        self.paused_until_ms.fetch_max(until_ms, Ordering::Relaxed);
     }
 
     pub(super) fn joined(&self) {

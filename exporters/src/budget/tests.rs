@@ -24,7 +24,7 @@ fn withdrawals_never_exceed_what_was_saved_plus_time_plus_successes() {
             }
             let seconds = (now - epoch).as_secs_f64();
             let most = f64::from(of.tokens_max)
-                + of.min_per_second * seconds
+                + of.min_per_second.max(PER_SECOND_MIN) * seconds
                 + of.ratio * f64::from(successes);
             assert!(f64::from(withdrawn) <= most + 0.01, "seed {seed}: {withdrawn} of {most}");
         }
@@ -36,7 +36,7 @@ fn a_steady_asker_gets_the_whole_rate_whatever_its_rhythm() {
     for seed in 0..50 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let epoch = Instant::now();
-        let per_second = f64::from(rng.u32(1..40)) / 3.0;
+        let per_second = f64::from(rng.u32(3..40)) / 3.0;
         let budget = RetryBudget::new(settings(0.0, per_second, 5), epoch);
         let (mut now, mut withdrawn) = (epoch, 0_u32);
         while (now - epoch).as_secs() < 100 {
@@ -72,4 +72,23 @@ fn threads_that_withdraw_at_once_share_the_tokens_and_make_none() {
         threads.into_iter().map(|thread| thread.join().expect("it does not panic")).sum()
     });
     assert_eq!(withdrawn, 5_000);
+}
+
+/// Nothing succeeds, so nothing but time brings tokens, and the settings grant none for that.
+#[test]
+fn a_destination_that_takes_nothing_is_tried_each_second_whatever_the_settings_say() {
+    for min_per_second in [0.0, 0.001, 0.9, -3.0, f64::NAN] {
+        let epoch = Instant::now();
+        let budget = RetryBudget::new(settings(0.2, min_per_second, 20), epoch);
+        while budget.withdraw(epoch).is_ok() {}
+        let (mut now, mut withdrawn) = (epoch, 0);
+        while withdrawn < 600 {
+            match budget.withdraw(now) {
+                Ok(()) => withdrawn += 1,
+                Err(wait) => now += wait,
+            }
+            assert!(now - epoch <= Duration::from_secs(withdrawn + 1), "{min_per_second}");
+        }
+        assert!(now - epoch > Duration::from_secs(598), "{min_per_second}: more than the floor");
+    }
 }

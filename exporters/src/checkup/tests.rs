@@ -185,3 +185,24 @@ fn churn_leaves_nobody_behind_and_checks_under_way_are_bounded() {
         }
     }
 }
+
+/// Hundreds whose servers hang: more are due than can be checked.
+#[test]
+fn with_more_due_than_can_be_checked_each_has_its_turn() {
+    for seed in 0..5 {
+        let mut ward = Ward::new(seed, 300, Probe::Connect);
+        let mut checks = HashMap::<u64, u32>::new();
+        for _ in 0..150 {
+            let due = ward.checkup.due(ward.now, &ward.endpoints.snapshot());
+            ward.pass(Duration::from_secs(4));
+            for Due { call, .. } in due {
+                *checks.entry(call.endpoint().id()).or_default() += 1;
+                ward.checkup.ended(ward.now, call, Finding::Connected);
+            }
+        }
+        // 64 at a time for 300 of them.
+        let (least, most) = (checks.values().min(), checks.values().max());
+        assert_eq!(checks.len(), 300, "seed {seed}");
+        assert!(least >= Some(&28) && most <= Some(&36), "seed {seed}: {least:?} to {most:?}");
+    }
+}

@@ -208,3 +208,28 @@ fn readers_on_other_threads_follow_a_set_that_changes_under_them() {
     });
     assert_eq!(endpoints.fleet().outstanding(), 0);
 }
+
+#[test]
+fn a_fleet_refuses_while_each_of_it_has_asked_for_a_pause_and_no_longer() {
+    let epoch = Instant::now();
+    let endpoints = Endpoints::new(Options::default(), epoch);
+    endpoints.apply(epoch, &[member(1, 1), member(2, 1)]);
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut pause = |index: usize, at: u64, millis: u64| {
+        let now = epoch + Duration::from_millis(at);
+        let call = endpoints.snapshot().endpoints()[index].admit(now).expect("it takes a call");
+        let delay = Some(Duration::from_millis(millis));
+        call.end(now, Outcome::Overloaded { delay }, &mut rng);
+    };
+    let refuses = |at: u64| endpoints.refuses(epoch + Duration::from_millis(at));
+    assert_eq!(refuses(10), None);
+    pause(0, 10, 300);
+    assert_eq!(refuses(11), None, "the other takes calls");
+    pause(1, 20, 100);
+    assert_eq!(refuses(21), Some(Duration::from_millis(99)), "the first that is over");
+    assert_eq!(endpoints.fleet().closed(), 2, "no breaker has opened");
+    assert_eq!(refuses(120), None, "one pause is over");
+    pause(1, 130, 50);
+    assert_eq!(refuses(131), Some(Duration::from_millis(49)), "paused again");
+    assert_eq!(refuses(310), None);
+}

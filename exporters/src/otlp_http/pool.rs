@@ -2,8 +2,8 @@
 //!
 //! Always: no more requests are in flight than there are permits, and no more connections are
 //! idle than that; an idle connection is closed after the idle timeout, and one that is too old as
-//! soon as a new one was made for its next request. Starts one task per connection, none per
-//! request.
+//! soon as a new one was made for its next request; one that nobody holds any more is closed at
+//! once, whatever its peer does. Starts one task per connection, none per request.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -71,8 +71,17 @@ pub(super) struct Pooled {
     /// request, or lain idle for a while.
     pub(super) has_worked: bool,
     expires: Option<Instant>,
-    /// Since when it lies idle; `None` while it is in use. Read by the connection's own task.
-    idle_since: Rc<Cell<Option<Instant>>>,
+    hold: Rc<Hold>,
+}
+
+/// What the pool and the connection's own task know of each other.
+#[derive(Default)]
+struct Hold {
+    /// Since when it lies idle; `None` while it is in use.
+    idle_since: Cell<Option<Instant>>,
+    is_let_go: Cell<bool>,
+    /// The task's.
+    waker: Cell<Option<Waker>>,
 }
 
 impl Pool {
@@ -112,18 +121,32 @@ impl Pool {
 
     /// The connection that was used last, or a new one.
     pub(super) async fn connection(&self) -> Result<Pooled, String> {
+        // A peer that answered a request without reading all of it keeps its connection from ever
+        // being ready: it is let go when the time is up.
+        let kept = or(self.kept(), async {
+            sleep(self.rules.connect_timeout).await;
+            None
+        });
+        match kept.await {
+            Some(connection) => Ok(connection),
+            None => self.fresh().await,
+        }
+    }
+
+    /// An idle connection that can carry a request, or one in the place of one that is too old.
+    async fn kept(&self) -> Option<Pooled> {
         while let Some(mut connection) = self.take_idle() {
             if connection.is_too_old()
                 && let Ok(fresh) = self.fresh().await
             {
-                return Ok(fresh);
+                return Some(fresh);
             }
             // Its task may not yet have seen that the last answer is read to its end.
             if connection.sender.ready().await.is_ok() {
-                return Ok(connection);
+                return Some(connection);
             }
         }
-        self.fresh().await
+        None
     }
 
     /// A connection that nobody has used yet.
@@ -163,7 +186,7 @@ impl Pool {
     }
 
     fn put_by(&self, connection: Pooled) {
-        connection.idle_since.set(Some(Instant::now()));
+        connection.hold.idle_since.set(Some(Instant::now()));
         let mut idle = self.idle.borrow_mut();
         idle.push(connection);
         idle.retain(|connection| !connection.sender.is_closed());
@@ -176,7 +199,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|connection| !connection.sender.is_closed());
         let mut connection = idle.pop()?;
-        let since = connection.idle_since.take();
+        let since = connection.hold.idle_since.take();
         connection.has_worked |= since.is_some_and(|since| since.elapsed() >= LIFE_MIN);
         Some(connection)
     }
@@ -188,23 +211,33 @@ impl Pool {
         let stream = dialled.map_err(|error| format!("{target}: {error}"))?;
         let handshake = http1::handshake(stream).await;
         let (sender, connection) = handshake.map_err(|error| format!("{target}: {error}"))?;
-        let idle_since = Rc::new(Cell::new(None));
-        let (watched, idle_timeout) = (Rc::clone(&idle_since), self.rules.idle_timeout);
+        let hold = Rc::<Hold>::default();
+        let (watched, idle_timeout) = (Rc::clone(&hold), self.rules.idle_timeout);
         let counted = Counted::new(&self.open, &self.lane);
         spawn(async move {
             // How it ended is told to whoever waits for an answer on it.
-            or(async { drop(connection.await) }, long_idle(&watched, idle_timeout)).await;
+            let unused = or(let_go(&watched), long_idle(&watched.idle_since, idle_timeout));
+            or(async { drop(connection.await) }, unused).await;
             drop(counted);
         });
         let age = self.rules.age_max.map(|age| age.mul_f64(0.9 + 0.2 * fastrand::f64()));
         let expires = age.and_then(|age| Instant::now().checked_add(age));
-        Ok(Pooled { sender, has_worked: false, expires, idle_since })
+        Ok(Pooled { sender, has_worked: false, expires, hold })
     }
 }
 
 impl Pooled {
     fn is_too_old(&self) -> bool {
         self.expires.is_some_and(|at| at <= Instant::now())
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.hold.is_let_go.set(true);
+        if let Some(waker) = self.hold.waker.take() {
+            waker.wake();
+        }
     }
 }
 
@@ -224,6 +257,18 @@ impl Drop for Counted {
         self.0.set(self.0.get() - 1);
         self.1.stats().connection_closed();
     }
+}
+
+/// Ends when nobody holds the connection any more.
+async fn let_go(hold: &Hold) {
+    poll_fn(|cx| match hold.is_let_go.get() {
+        true => Poll::Ready(()),
+        false => {
+            hold.waker.set(Some(cx.waker().clone()));
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Ends when the connection has been idle for `timeout`; zero: never.

@@ -185,6 +185,7 @@ fn whatever_becomes_of_pieces_the_batch_ends_once_and_its_items_add_up() {
         let mut parts = vec![Part::whole(Arc::new(batch))];
         let mut got = Spans::new();
         let mut ended_items = 0;
+        let mut lost_items = [0; DropReason::ALL.len()];
         let mut end = None;
         while let Some(part) = parts.pop() {
             let items = part.counts.items;
@@ -205,10 +206,16 @@ fn whatever_becomes_of_pieces_the_batch_ends_once_and_its_items_add_up() {
                         parts.extend(halves);
                         continue;
                     }
-                    Err(part) => part.dropped(DropReason::TooLarge, None, String::new()),
+                    Err(part) => {
+                        lost_items[DropReason::TooLarge.index()] += items;
+                        part.dropped(DropReason::TooLarge, None, String::new())
+                    }
                 },
                 4 | 5 => part.give_back(Why::Failover),
-                6 => part.dropped(DropReason::TooLarge, None, String::new()),
+                6 => {
+                    lost_items[DropReason::Refused.index()] += items;
+                    part.dropped(DropReason::Refused, None, String::new())
+                }
                 _ => part.delivered(0),
             };
             got.extend(part_spans);
@@ -224,9 +231,24 @@ fn whatever_becomes_of_pieces_the_batch_ends_once_and_its_items_add_up() {
         assert_eq!(back_spans.count() as u64, back, "seed {seed}");
         assert!(given_back.len() <= 1, "seed {seed}: one why, one giving back");
         assert_eq!(ended_items, spans.len() as u64, "seed {seed}");
-        if let Outcome::Parted { dropped_items, .. } = outcome {
-            let dropped: u64 = dropped_items.iter().sum();
-            assert!(dropped + back < spans.len() as u64, "seed {seed}: something was delivered");
+        let delivered = ended_items - back - lost_items.iter().sum::<u64>();
+        match outcome {
+            Outcome::Delivered { rejected_items } => {
+                assert_eq!((rejected_items, lost_items.iter().sum::<u64>()), (0, 0), "seed {seed}");
+            }
+            Outcome::Dropped { reason, .. } => {
+                assert_eq!(delivered, 0, "seed {seed}: something was delivered");
+                assert_eq!(
+                    lost_items[reason.index()] + back,
+                    ended_items,
+                    "seed {seed}: {reason:?}"
+                );
+            }
+            Outcome::Parted { dropped_items, .. } => {
+                let reasons = lost_items.iter().filter(|items| **items > 0).count();
+                assert!(delivered > 0 || reasons > 1, "seed {seed}: it ended in one way");
+                assert_eq!(dropped_items, lost_items, "seed {seed}");
+            }
         }
     }
 }
@@ -241,8 +263,8 @@ fn a_part_that_is_a_half_is_not_halved_again() {
     }
 }
 
-/// A batch of metrics with one point for each service, one of them without a name.
-fn metrics_of(services: &[&str]) -> Batch {
+/// A batch of metrics with so many points for each service, one of them without a name.
+fn metrics_of(services: &[&str], points: usize) -> Batch {
     let text = |text: &str| AnyValue { value: Some(any_value::Value::StringValue(text.into())) };
     let resource_metrics = services.iter().map(|service| {
         let name = KeyValue {
@@ -252,8 +274,8 @@ fn metrics_of(services: &[&str]) -> Batch {
         };
         let attributes = if service.is_empty() { Vec::new() } else { vec![name] };
         let resource = Some(Resource { attributes, ..Resource::default() });
-        let data =
-            Some(metric::Data::Gauge(Gauge { data_points: vec![NumberDataPoint::default()] }));
+        let data_points = vec![NumberDataPoint::default(); points];
+        let data = Some(metric::Data::Gauge(Gauge { data_points }));
         let metrics = vec![Metric { name: (*service).into(), data, ..Metric::default() }];
         let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
         ResourceMetrics { resource, scope_metrics, ..ResourceMetrics::default() }
@@ -263,7 +285,7 @@ fn metrics_of(services: &[&str]) -> Batch {
     Batch {
         id: BatchId { receiver: 0, seq: 0 },
         signal: Signal::Metrics,
-        counts: Counts { items: services.len() as u64, profiles: 0 },
+        counts: Counts { items: (services.len() * points) as u64, profiles: 0 },
         bytes: chain[0].len() as u64,
         chain,
         may_fail_over: false,
@@ -278,9 +300,11 @@ fn metrics_have_no_trace_and_go_by_their_service_unless_told_otherwise() {
     let member = |number: u32| Member { address: format!("c-{number}:4317"), weight: 1 };
     endpoints.apply(now, &(0..5).map(member).collect::<Vec<_>>());
     let snapshot = endpoints.snapshot();
-    for key in [RoutingKey::TraceId, RoutingKey::Service, RoutingKey::Metric] {
-        let part = Part::whole(Arc::new(metrics_of(&services)));
-        let pieces = by_key(part, &key, &snapshot, now);
+    let keys = [RoutingKey::TraceId, RoutingKey::Service, RoutingKey::Metric];
+    // Metrics without points are no items, and have keys like any other.
+    for (key, points) in keys.iter().flat_map(|key| [(key, 1), (key, 0)]) {
+        let part = Part::whole(Arc::new(metrics_of(&services, points)));
+        let pieces = by_key(part, key, &snapshot, now);
         let mut place = HashMap::new();
         let mut metrics = Vec::new();
         for (index, piece) in pieces.iter().enumerate() {

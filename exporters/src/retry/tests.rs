@@ -65,6 +65,23 @@ fn c5_a_delay_of_years_is_not_believed() {
     assert!(waited <= DELAY_MAX.mul_f64(1.1), "{waited:?}");
 }
 
+/// A Retry-After of 0 or of a date that is past.
+#[test]
+fn c5_a_delay_of_nothing_is_waited_for_as_if_none_were_named() {
+    for seed in 0..100 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut asked, mut plain, now) = (Backoff::default(), Backoff::default(), Instant::now());
+        let mut waited = Duration::ZERO;
+        for _ in 0..20 {
+            let random = rng.f64();
+            let next = asked.failed(&policy(), now, now, Some(Duration::ZERO), random);
+            assert_eq!(next, plain.failed(&policy(), now, now, None, random), "seed {seed}");
+            waited += wait(next);
+        }
+        assert!(waited > policy().initial_interval, "seed {seed}: {waited:?} for 20 attempts");
+    }
+}
+
 #[test]
 fn c5_without_a_limit_a_batch_is_never_given_up() {
     let began = Instant::now();

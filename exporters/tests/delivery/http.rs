@@ -1,6 +1,8 @@
 //! `otlp_http` against a hyper server, and against peers that misbehave.
 
 use std::convert::Infallible;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ fn rig(settings: OtlpHttp) -> Rig {
 #[test]
 fn a_batch_arrives_whole_at_a_real_server() {
     let got = Arc::new(Mutex::new(Vec::new()));
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let runtime =
@@ -221,6 +223,39 @@ fn a_kept_connection_that_closed_meanwhile_costs_no_failed_attempt() {
     }
     let stats = rig.finish().remove(0);
     assert_eq!(stats.failed_attempts.iter().sum::<u64>(), 0, "{stats:?}");
+}
+
+/// It answers once it has seen the first bytes, and reads nothing more.
+#[test]
+fn a_peer_that_answers_before_it_has_read_the_body_holds_no_sender() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            stream.read_exact(&mut [0; 16]).unwrap();
+            stream.write_all(&ok()).unwrap();
+            held.push(stream);
+        }
+    });
+    let mut destination = destination(Kind::OtlpHttp(OtlpHttp {
+        timeout: Duration::from_millis(300),
+        connections: 1,
+        ..http_to(address)
+    }));
+    destination.queue = Queue { consumers: 1, batches_max: 100, bytes_max: None };
+    destination.backends.pool.warm = false;
+    let rig = Rig::new(vec![destination]);
+    // More than the buffers of both ends take.
+    let long = "long ".repeat(6 << 20);
+    for seq in 0..3 {
+        rig.offer(0, batch(seq, &[&long]));
+        assert_eq!(rig.ends(1)[&(0, seq)], delivered());
+    }
+    until("the end of those let go", || rig.snapshot(0).connections_open == 1);
+    let stats = rig.finish().remove(0);
+    assert_eq!((stats.attempts, stats.connections_made), (3, 3), "{stats:?}");
 }
 
 #[test]

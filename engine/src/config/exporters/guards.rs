@@ -64,7 +64,7 @@ pub(crate) const RETRY_BUDGET: Table = Table {
     keys: &[
         value("enabled", "true or false", "true", "false: retries cost nothing."),
         value("ratio", "retries", "0.2", "For each request that succeeds."),
-        value("min_per_second", "retries", "10", "In each second, whatever succeeds."),
+        value("min_per_second", "retries", "10", "In each second, whatever succeeds; at least 1."),
         value("tokens_max", "retries", "100", "Saved up at most, and there at the start."),
     ],
 };
