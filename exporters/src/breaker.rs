@@ -489,9 +489,9 @@ impl Breaker {
         Duration::from_secs_f64(bounded * (1.0 + settings.recovery_jitter.max(0.0) * random))
     }
 
-    /// Leaves the endpoint alone for as long as it asked, within reason.
+    /// Leaves the endpoint alone for as long as it asked, within reason, if others take its share.
     fn pause(&self, now_ms: u64, delay: Option<Duration>) {
-        let Some(delay) = delay else {
+        let Some(delay) = delay.filter(|_| self.fleet.may_pause()) else {
             return;
         };
         let pause = delay.min(self.settings.recovery_timeout);

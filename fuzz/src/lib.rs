@@ -5,8 +5,8 @@
 pub mod hpack;
 pub mod http1;
 pub mod http2;
-pub mod http3;
 pub mod http2_client;
+pub mod http3;
 mod porch;
 pub mod qpack;
 pub mod quic;

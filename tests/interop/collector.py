@@ -81,9 +81,13 @@ class Collector:
     def signal(self, number: int) -> None:
         self._server.signal(number)
 
-    def requests(self) -> list[dict]:
-        """What came, in OTLP JSON; whole only after `end`."""
+    def requests(self, killed: bool = False) -> list[dict]:
+        """What came, in OTLP JSON; whole only after `end`. One that was killed may have been in the
+        middle of its last line."""
         if not self.file.exists():
             return []
-        with self.file.open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines if line.strip()]
+        with self.file.open(encoding="utf-8", errors="replace" if killed else "strict") as file:
+            lines = [line for line in file if line.strip()]
+        if killed and lines and not lines[-1].endswith("\n"):
+            lines.pop()
+        return [json.loads(line) for line in lines]

@@ -163,7 +163,7 @@ def one_is_killed(bench: Bench) -> str:
         killed_at.append(time.monotonic())
         members[1].kill()
         more_answers(sender, 200)
-        lives += members[1].requests()
+        lives += members[1].requests(killed=True)
         members[1].file.unlink()
         members[1].start()
         members[1].wait_ready()

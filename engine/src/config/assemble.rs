@@ -112,6 +112,7 @@ pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
     let destination = |exporter: &usize| {
         let mut destination = exporters[*exporter].destination.clone();
         destination.fails_over = fails_over(*exporter);
+        destination.backends.ejection.pauses_alone = destination.fails_over;
         destination.keeps_refused = dead_letters[*exporter].is_some();
         destination
     };

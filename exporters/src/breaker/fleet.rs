@@ -20,11 +20,14 @@ pub struct FleetSettings {
     /// is used again, because the few that are left would drown, and nothing more is ejected. What
     /// is broken stays shut. A fleet of one knows no panic. Default 50; 0: never.
     pub panic_percent: u32,
+    /// Whether an only endpoint is left alone for the delay that it asks for, too: somebody else
+    /// takes what it does not. Otherwise only the batch that was told so waits. Default false.
+    pub pauses_alone: bool,
 }
 
 impl Default for FleetSettings {
     fn default() -> FleetSettings {
-        FleetSettings { max_ejection_percent: 10, panic_percent: 50 }
+        FleetSettings { max_ejection_percent: 10, panic_percent: 50, pauses_alone: false }
     }
 }
 
@@ -99,6 +102,11 @@ impl Fleet {
     /// Changes of state since the start, by [`Transition::kind`].
     pub fn transitions(&self) -> [u64; Transition::KINDS.len()] {
         std::array::from_fn(|kind| self.transitions[kind].load(Ordering::Relaxed))
+    }
+
+    /// Whether an endpoint that asks for a pause has one.
+    pub(super) fn may_pause(&self) -> bool {
+        self.settings.pauses_alone || self.members() > 1
     }
 
     /// See [`FleetSettings::panic_percent`].

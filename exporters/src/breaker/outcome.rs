@@ -23,7 +23,8 @@ pub enum Outcome {
     /// It works and refused the batch for good: counts for nothing, and proves a probe.
     Answered,
     /// It works and has too much to do: RESOURCE_EXHAUSTED, 429, or any answer with a delay. Not
-    /// a failure; the endpoint is left alone for the delay (at most the `recovery_timeout`).
+    /// a failure; the endpoint is left alone for the delay (at most the `recovery_timeout`) if it
+    /// is not the only one.
     Overloaded { delay: Option<Duration> },
     /// The call was never made, or its end lies with us.
     Unsent,

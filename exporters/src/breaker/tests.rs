@@ -300,7 +300,7 @@ fn what_is_not_the_endpoints_fault_never_opens_and_an_answer_proves_a_probe() {
 #[test]
 fn an_endpoint_that_names_a_delay_is_left_alone_for_it_and_not_for_ever() {
     let now = Instant::now();
-    let breaker = alone(steady(), now);
+    let (breaker, _other) = accompanied(steady(), now);
     ends(&breaker, now, Outcome::Overloaded { delay: Some(2 * SECOND) });
     assert_eq!(refused(&breaker, now + SECOND), SECOND);
     assert_eq!(breaker.state(now), State::Closed);

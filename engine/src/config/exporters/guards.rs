@@ -141,6 +141,7 @@ pub(crate) fn breaker(
     let fleet = FleetSettings {
         max_ejection_percent: count("max_ejection_percent", 0, 100),
         panic_percent: count("panic_percent", 0, 100),
+        pauses_alone: false,
     };
     match section.flag("enabled") {
         true => (settings, fleet),

@@ -53,7 +53,8 @@ pub(super) fn read(
             Problem::error(&section.place, what).why("HTTP/3 is never spoken in cleartext").hint(
                 "add tls: {cert_file: ..., key_file: ...}; for a first try: openssl req -x509 \
                      -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost -addext \
-                     subjectAltName=DNS:localhost -keyout server.key -out server.pem",
+                     subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \
+                     -keyout server.key -out server.pem",
             ),
         );
     }
