@@ -106,7 +106,7 @@ pub(crate) struct Made {
 
 impl Made {
     pub(crate) fn local(kind: Kind, queue: Queue) -> Made {
-        Made { kind, backends: None, queue, retry: delivery::retry_default(), remote: None }
+        Made { kind, backends: None, queue, retry: Retry::default(), remote: None }
     }
 }
 

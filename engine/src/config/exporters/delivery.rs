@@ -148,18 +148,6 @@ pub(crate) fn queue_default() -> Queue {
     Queue { consumers: 10, batches_max: 1000, bytes_max: None }
 }
 
-pub(crate) fn retry_default() -> Retry {
-    Retry {
-        enabled: true,
-        initial_interval: Duration::from_secs(5),
-        multiplier: 1.5,
-        max_interval: Duration::from_secs(30),
-        max_elapsed_time: None,
-        max_attempts: None,
-        codes: RetryCodes::default(),
-    }
-}
-
 pub(crate) fn queue(section: &Section<'_>) -> Queue {
     let count =
         |name, max| usize::try_from(section.count(name, 1..=max)).expect("the ranges are small");
