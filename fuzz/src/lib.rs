@@ -11,6 +11,8 @@ mod porch;
 pub mod qpack;
 pub mod quic;
 
+#[path = "../../net/tests/simulation_quic/papers.rs"]
+mod papers;
 #[path = "../../net/tests/protocols/pipe.rs"]
 mod pipe;
 #[allow(dead_code, reason = "the targets use a part of it")]

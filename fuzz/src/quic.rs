@@ -17,6 +17,7 @@ use quinn_proto::{
     ClientConfig, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
 };
 
+use crate::papers;
 use crate::porch::{Porch, answer};
 use crate::streams::{DATA, HEADERS, REQUEST, frame};
 
@@ -176,7 +177,7 @@ impl Client {
             Endpoint::new(Arc::new(EndpointConfig::default()), None, true, Some([7; 32]));
         let config = ClientConfig::new(TLS.1.clone());
         let (handle, quic) = endpoint
-            .connect(instant(0), config, SERVER.into(), "collector.example")
+            .connect(instant(0), config, SERVER.into(), papers::NAME)
             .expect("the address is one");
         Client { endpoint, handle, quic, under_way: Vec::new() }
     }
@@ -253,29 +254,8 @@ fn config(core: CoreId) -> Config {
 }
 
 fn tls() -> (Tls, Arc<QuicClientConfig>) {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
-    let names = vec!["collector.example".to_owned()];
-    let params = rcgen::CertificateParams::new(names).expect("a name");
-    let certificate = params.self_signed(&key).expect("a certificate").der().clone();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3 is known")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .expect("the key is the certificate's");
-    server.alpn_protocols = vec![b"h3".to_vec()];
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).expect("it is its own authority");
-    let mut client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3 is known")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    client.alpn_protocols = vec![b"h3".to_vec()];
-    let client = QuicClientConfig::try_from(client).expect("its suites are QUIC's");
-    (Tls::new(Arc::new(server)).expect("for QUIC"), Arc::new(client))
+    let (server, client) = papers::tls();
+    (Tls::new(server).expect("for QUIC"), client)
 }
 
 /// What becomes of datagrams, to begin with.

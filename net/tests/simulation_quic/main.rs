@@ -12,6 +12,7 @@ mod day;
 mod door;
 mod edges;
 mod network;
+mod papers;
 #[allow(dead_code, reason = "the other simulation has more days")]
 #[path = "../simulation/seeds.rs"]
 mod seeds;

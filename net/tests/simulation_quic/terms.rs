@@ -14,13 +14,15 @@ use quinn_proto::{
 };
 use rustls::ServerConfig;
 
+use crate::papers;
+pub(crate) use crate::papers::NAME;
+
 pub(crate) const MILLI: Nanos = 1_000_000;
 pub(crate) const SECOND: Nanos = 1_000 * MILLI;
-pub(crate) const NAME: &str = "collector.example";
 
 static EPOCH: LazyLock<Epoch> =
     LazyLock::new(|| Epoch { instant: Instant::now(), wall: SystemTime::now() });
-static TLS: LazyLock<(Arc<ServerConfig>, Arc<QuicClientConfig>)> = LazyLock::new(tls);
+static TLS: LazyLock<(Arc<ServerConfig>, Arc<QuicClientConfig>)> = LazyLock::new(papers::tls);
 
 pub(crate) fn instant(now: Nanos) -> Instant {
     EPOCH.instant + Duration::from_nanos(now)
@@ -28,32 +30,6 @@ pub(crate) fn instant(now: Nanos) -> Instant {
 
 pub(crate) fn nanos(instant: Instant) -> Nanos {
     instant.duration_since(EPOCH.instant).as_nanos() as Nanos
-}
-
-/// A certificate whose signatures are always as long: days are the same in every run.
-fn tls() -> (Arc<ServerConfig>, Arc<QuicClientConfig>) {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
-    let params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).expect("a name");
-    let certificate = params.self_signed(&key).expect("a certificate").der().clone();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let mut server = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3 is known")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .expect("the key is the certificate's");
-    server.alpn_protocols = vec![b"h3".to_vec()];
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).expect("it is its own authority");
-    let mut client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3 is known")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    client.alpn_protocols = vec![b"h3".to_vec()];
-    let client = QuicClientConfig::try_from(client).expect("its suites are QUIC's");
-    (Arc::new(server), Arc::new(client))
 }
 
 pub(crate) fn server_tls() -> Arc<ServerConfig> {
