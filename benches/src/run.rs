@@ -196,10 +196,11 @@ impl Session {
         tracks: &mut [Track],
     ) -> Result<(), Void> {
         let mut round = Vec::new();
+        if tracks[0].measured.is_empty() {
+            let rate = self.rate(bench, programs, row)?;
+            tracks.iter_mut().for_each(|track| track.rate = rate);
+        }
         for (program, track) in programs.iter().zip(tracks.iter_mut()) {
-            if track.measured.is_empty() {
-                track.rate = self.rate(bench, program, row)?;
-            }
             let tag = self.next_tag();
             round.push(bench.program(program, row, track.rate, tag)?);
         }
@@ -221,17 +222,25 @@ impl Session {
     }
 
     /// Requests a second, where the row asks for a rate; a share of the maximum is a share of what
-    /// this program reaches in a window of closed mode.
-    fn rate(&mut self, bench: &Bench, program: &Program, row: &Row) -> Result<Option<f64>, Void> {
-        match row.pace {
-            Pace::Closed => Ok(None),
-            Pace::Rate(rate) => Ok(Some(rate)),
-            Pace::OfMax(share) => {
-                let tag = self.next_tag();
-                let most = bench.program(program, row, None, tag)?;
-                Ok(Some((most.run.requests_per_s * share).max(1.0).round()))
-            }
+    /// the slowest of the programs reaches in a window of closed mode. All get the same: latencies
+    /// and memory under unequal loads say nothing about each other.
+    fn rate(
+        &mut self,
+        bench: &Bench,
+        programs: &[&Program],
+        row: &Row,
+    ) -> Result<Option<f64>, Void> {
+        let share = match row.pace {
+            Pace::Closed => return Ok(None),
+            Pace::Rate(rate) => return Ok(Some(rate)),
+            Pace::OfMax(share) => share,
+        };
+        let mut least = f64::INFINITY;
+        for program in programs {
+            let tag = self.next_tag();
+            least = least.min(bench.program(program, row, None, tag)?.run.requests_per_s);
         }
+        Ok(Some((least * share).max(1.0).round()))
     }
 
     fn next_tag(&mut self) -> u8 {

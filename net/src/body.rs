@@ -34,13 +34,19 @@ impl Receiving {
         Receiving { head, tag, bytes_max, body: BytesMut::new(), reserved, since: now }
     }
 
-    /// Keeps more of the body, or says why not. The room that it has is reserved.
-    pub(crate) fn keep(&mut self, piece: &[u8], turn: &mut Turn<'_>) -> Result<(), Refusal> {
+    /// Keeps more of the body, or says why not. The room that it has is reserved. So many bytes
+    /// `behind` the piece have come as well.
+    pub(crate) fn keep(
+        &mut self,
+        piece: &[u8],
+        behind: usize,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
         let bytes = self.body.len() + piece.len();
         self.is_within_bounds(bytes)?;
         self.since = turn.now;
         if self.body.capacity() < bytes {
-            self.grow(bytes, piece, turn)?;
+            self.grow(bytes, behind, piece, turn)?;
         }
         self.body.extend_from_slice(piece);
         Ok(())
@@ -82,14 +88,21 @@ impl Receiving {
 
     /// Makes room for `bytes`, and for some of what is still to come, but not beyond the body's
     /// end: nobody gets memory for a promise alone, and the door is charged for all of it.
-    fn grow(&mut self, bytes: usize, piece: &[u8], turn: &mut Turn<'_>) -> Result<(), Refusal> {
+    fn grow(
+        &mut self,
+        bytes: usize,
+        behind: usize,
+        piece: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
         // One that is passed already was wrong, and says nothing of what is to come.
         let expected = self.expected(piece).filter(|expected| *expected >= bytes);
         let expected = expected.map(|expected| expected.min(self.bytes_max));
+        let come = bytes + behind;
         let room = match expected {
-            Some(expected) if bytes >= EAGER_BYTES_MIN => expected.min(EAGER_GROWTH * bytes),
+            Some(expected) if come >= EAGER_BYTES_MIN => expected.min(EAGER_GROWTH * come),
             Some(expected) => expected.min(GROWTH_BYTES_MIN),
-            None => (2 * bytes).max(GROWTH_BYTES_MIN).min(self.bytes_max),
+            None => (2 * bytes).max(come).max(GROWTH_BYTES_MIN).min(self.bytes_max),
         };
         let room = room.max(bytes);
         self.reserve(room - self.body.capacity(), turn)?;

@@ -66,6 +66,8 @@ pub struct Http3 {
     control_unsent: Bytes,
     calm: Calm,
     in_flight: usize,
+    /// Of the stream that is being read: bytes that have come behind those that are looked at.
+    behind: usize,
     /// Bytes of all heads that are not whole.
     section_bytes: usize,
     /// No stream's deadline is earlier.
@@ -117,6 +119,7 @@ impl Http3 {
             control_unsent: Bytes::from(greeting),
             calm: Calm::new(now),
             in_flight: 0,
+            behind: 0,
             section_bytes: 0,
             streams_due: Nanos::MAX,
             since: now,
@@ -145,6 +148,38 @@ impl Http3 {
         turn: &mut Turn<'_>,
         carrier: &mut dyn Carrier,
     ) {
+        self.take_piece(stream, bytes, ends, turn, carrier);
+        self.settle(carrier, turn);
+    }
+
+    /// The same, where it came in several pieces.
+    pub fn handle_pieces(
+        &mut self,
+        stream: u64,
+        pieces: &[Bytes],
+        ends: bool,
+        turn: &mut Turn<'_>,
+        carrier: &mut dyn Carrier,
+    ) {
+        self.behind = pieces.iter().map(Bytes::len).sum();
+        for (nth, piece) in pieces.iter().enumerate() {
+            self.behind -= piece.len();
+            self.take_piece(stream, piece, ends && nth + 1 == pieces.len(), turn, carrier);
+        }
+        if pieces.is_empty() && ends {
+            self.take_piece(stream, &[], true, turn, carrier);
+        }
+        self.settle(carrier, turn);
+    }
+
+    fn take_piece(
+        &mut self,
+        stream: u64,
+        bytes: &[u8],
+        ends: bool,
+        turn: &mut Turn<'_>,
+        carrier: &mut dyn Carrier,
+    ) {
         if self.is_over {
             return;
         }
@@ -153,7 +188,6 @@ impl Http3 {
             false => self.take_uni(stream, bytes, ends, turn, carrier),
         };
         self.contain(stream, taken, turn, carrier);
-        self.settle(carrier, turn);
     }
 
     /// The peer will not send the rest of a stream.

@@ -174,9 +174,15 @@ impl Quic {
 
     /// Takes a datagram, or says whose it is.
     pub fn handle_datagram(&mut self, now: Nanos, path: Path, datagram: &[u8]) -> Option<Stranger> {
-        if let Some(core) = self.other_owner(datagram) {
+        self.handle_owned(now, path, BytesMut::from(datagram))
+    }
+
+    /// The same, where the bytes are ours to change. They may be part of a longer buffer, as the
+    /// datagrams are that came together: it is free again once all of them are read.
+    pub fn handle_owned(&mut self, now: Nanos, path: Path, datagram: BytesMut) -> Option<Stranger> {
+        if let Some(core) = self.other_owner(&datagram) {
             self.stats.strangers += 1;
-            return Some(Stranger { core, path, bytes: Bytes::copy_from_slice(datagram) });
+            return Some(Stranger { core, path, bytes: Bytes::copy_from_slice(&datagram) });
         }
         self.take_datagram(now, path, datagram);
         None
@@ -185,7 +191,7 @@ impl Quic {
     /// Takes a datagram of ours that another core had received.
     pub fn handle_stranger(&mut self, now: Nanos, stranger: &Stranger) {
         self.stats.adopted += 1;
-        self.take_datagram(now, stranger.path, &stranger.bytes);
+        self.take_datagram(now, stranger.path, BytesMut::from(&stranger.bytes[..]));
     }
 
     /// Takes what the datagrams and time brought, and appends the requests that are complete.
@@ -334,12 +340,12 @@ impl Quic {
         (owner != core.index).then_some(owner)
     }
 
-    fn take_datagram(&mut self, now: Nanos, path: Path, datagram: &[u8]) {
+    fn take_datagram(&mut self, now: Nanos, path: Path, bytes: BytesMut) {
         self.clock.set(now);
         self.stats.received_datagrams += 1;
-        self.stats.received_bytes += datagram.len() as u64;
+        self.stats.received_bytes += bytes.len() as u64;
         let Path { from, local_ip, ecn } = path;
-        let (ecn, bytes) = (EcnCodepoint::from_bits(ecn), BytesMut::from(datagram));
+        let ecn = EcnCodepoint::from_bits(ecn);
         let mut reply = Vec::new();
         let instant = self.instant(now);
         match self.endpoint.handle(instant, from, local_ip, ecn, bytes, &mut reply) {

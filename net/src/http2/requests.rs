@@ -218,7 +218,7 @@ impl Http2 {
                 }
                 if ends {
                     self.complete(place, piece, turn);
-                } else if let Err(refusal) = receiving.keep(piece, turn) {
+                } else if let Err(refusal) = receiving.keep(piece, 0, turn) {
                     self.refuse_body(id, refusal, ends, turn);
                 } else if let Some(increment) = arriving.window.due() {
                     frame::put_window_update(&mut self.output, id, increment);
@@ -238,7 +238,7 @@ impl Http2 {
         let receiving = &mut arriving.kept;
         let kept = match receiving.body.is_empty() {
             true => receiving.keep_whole(piece, turn),
-            false => receiving.keep(piece, turn).map(|()| Bytes::new()),
+            false => receiving.keep(piece, 0, turn).map(|()| Bytes::new()),
         };
         let whole = match kept {
             Ok(whole) => whole,

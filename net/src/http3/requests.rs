@@ -286,6 +286,7 @@ impl Http3 {
         carrier: &mut dyn Carrier,
     ) -> Result<(), Fault> {
         self.since = turn.now;
+        let behind = self.behind;
         let stream = self.streams.at(place);
         let Recv::Body(receiving) = &mut stream.recv else {
             return Ok(());
@@ -297,7 +298,7 @@ impl Http3 {
         }
         let kept = match is_last && receiving.body.is_empty() {
             true => receiving.keep_whole(piece, turn),
-            false => receiving.keep(piece, turn).map(|()| Bytes::new()),
+            false => receiving.keep(piece, behind, turn).map(|()| Bytes::new()),
         };
         let number = stream.number;
         match kept {

@@ -19,6 +19,9 @@ use crate::server::lifetime::Lifetime;
 
 /// Control, and the two of QPACK; and some that a client may open to see what we make of them.
 const UNI_STREAMS_MAX: u32 = 8;
+/// Requests that a connection may have open until it has shown that it wants more: quinn holds some
+/// 400 bytes for each that it ever allowed at once, for as long as the connection lives.
+const STREAMS_AT_FIRST: u32 = 16;
 /// What a peer may leave unacknowledged of what we sent.
 const SEND_WINDOW_BYTES: u64 = 1 << 20;
 /// A connection that never idles too long is forgotten after this much silence all the same: a
@@ -156,7 +159,7 @@ impl Config {
         };
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(self.datagram_bytes_max);
-        let streams = u32::try_from(limits.connection_requests_max).unwrap_or(u32::MAX);
+        let streams = streams_at_first(limits);
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(streams))
@@ -172,6 +175,11 @@ impl Config {
             .enable_segmentation_offload(self.segments_max > 1);
         transport
     }
+}
+
+/// Requests that a new connection may have open.
+pub(super) fn streams_at_first(limits: &Limits) -> u32 {
+    u32::try_from(limits.connection_requests_max).unwrap_or(u32::MAX).min(STREAMS_AT_FIRST)
 }
 
 /// Wall-clock time for the age of Retry tokens, moved by the turn's clock.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use quinn_proto::{ConnectionHandle, Dir, Event, StreamEvent, StreamId, VarInt};
 
+use super::config::streams_at_first;
 use super::lane::{Behind, Lane};
 use crate::http3::{Code, Http3};
 use crate::request::{Answer, Limits, Nanos, Turn};
@@ -19,6 +20,8 @@ pub(super) struct Connection {
     http3: Option<Http3>,
     /// Streams that we opened.
     opened: usize,
+    /// Requests that the peer may have open.
+    streams_allowed: u32,
     /// Where the peer was when we last looked.
     peer: SocketAddr,
     handshake_due: Nanos,
@@ -49,6 +52,7 @@ impl Connection {
             quic,
             http3: None,
             opened: 0,
+            streams_allowed: 0,
             peer,
             handshake_due,
             age,
@@ -105,6 +109,7 @@ impl Connection {
             http3.drain(turn, &mut lane);
         }
         self.http3 = Some(http3);
+        self.streams_allowed = streams_at_first(turn.limits);
     }
 
     fn take_stream_event(&mut self, event: StreamEvent, now: Instant, turn: &mut Turn<'_>) {
@@ -116,6 +121,7 @@ impl Connection {
                     }
                     self.read(id, now, turn);
                 }
+                self.allow_streams(turn.limits);
             }
             StreamEvent::Readable { id } => self.read(id, now, turn),
             StreamEvent::Writable { id } => {
@@ -128,23 +134,28 @@ impl Connection {
         }
     }
 
+    /// Twice as many requests as before, where more than half of those are open: their answers
+    /// have not arrived yet.
+    fn allow_streams(&mut self, limits: &Limits) {
+        let open = self.quic.streams().send_streams().saturating_sub(self.opened);
+        let most = u32::try_from(limits.connection_requests_max).unwrap_or(u32::MAX);
+        if self.streams_allowed < most && open > self.streams_allowed as usize / 2 {
+            self.streams_allowed = self.streams_allowed.saturating_mul(2).min(most);
+            let allowed = VarInt::from_u32(self.streams_allowed);
+            self.quic.set_max_concurrent_streams(Dir::Bi, allowed);
+        }
+    }
+
     /// Hands on what came of a stream.
     fn read(&mut self, id: StreamId, now: Instant, turn: &mut Turn<'_>) {
         self.with(now, |http3, lane| {
             let Some(read) = lane.read(id) else {
                 return;
             };
-            let count = read.chunks.len();
-            for (nth, chunk) in read.chunks.iter().enumerate() {
-                let ends = read.behind == Behind::End && nth + 1 == count;
-                http3.handle_bytes(id.into(), chunk, ends, turn, lane);
-            }
-            match read.behind {
-                Behind::End if count == 0 => {
-                    http3.handle_bytes(id.into(), &[], true, turn, lane);
-                }
-                Behind::Reset => http3.handle_reset(id.into(), turn, lane),
-                Behind::End | Behind::More => {}
+            let ends = read.behind == Behind::End;
+            http3.handle_pieces(id.into(), &read.chunks, ends, turn, lane);
+            if read.behind == Behind::Reset {
+                http3.handle_reset(id.into(), turn, lane);
             }
         });
     }

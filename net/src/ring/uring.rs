@@ -396,6 +396,10 @@ impl Uring {
     }
 
     fn received(&mut self, key: Key, result: i32, flags: u32, more: bool) {
+        match &mut self.provided {
+            Some(provided) if result == -libc::ENOBUFS => provided.starved(),
+            _ => {}
+        }
         let slot = self.slots.in_use(key);
         let receiving = match more {
             true => None,

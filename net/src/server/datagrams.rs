@@ -24,6 +24,10 @@ use crate::ring::datagrams::{Departure, SENDS_MAX};
 use crate::ring::{Chunk, End, Key, Ring};
 use crate::tls::Acceptor;
 
+/// Datagrams that share a buffer, of those that came together: one of them that is not read yet
+/// holds the others' memory too.
+const SEGMENTS_TOGETHER: usize = 8;
+
 /// What a server needs to serve QUIC.
 pub struct QuicListener<S> {
     /// One of a group: its place there is the core's index in `config`.
@@ -114,9 +118,14 @@ impl<R: Ring> Server<R> {
             let arrival = self.ring.arrival(&chunk);
             let (from, local_ip) = (arrival.source, arrival.local);
             let path = Path { from, local_ip, ecn: arrival.ecn };
-            for datagram in arrival.segments(self.ring.bytes(&chunk)) {
-                if let Some(stranger) = datagrams.quic.handle_datagram(now, path, datagram) {
-                    datagrams.crossing.hand(stranger.core, on_its_way(stranger));
+            let together = SEGMENTS_TOGETHER * arrival.segment_bytes;
+            for datagrams_together in self.ring.bytes(&chunk).chunks(together) {
+                let mut rest = BytesMut::from(datagrams_together);
+                while !rest.is_empty() {
+                    let datagram = rest.split_to(arrival.segment_bytes.min(rest.len()));
+                    if let Some(stranger) = datagrams.quic.handle_owned(now, path, datagram) {
+                        datagrams.crossing.hand(stranger.core, on_its_way(stranger));
+                    }
                 }
             }
         }

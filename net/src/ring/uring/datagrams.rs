@@ -172,7 +172,10 @@ impl Datagrams {
             socket.receiving = Receiving::Multishot;
             opcode::RecvMsgMulti::new(fd, &*self.shape, GROUP_DATAGRAMS).build()
         } else {
-            let Some(buffer) = self.buffers.take() else { return Armed::NoBuffers };
+            let Some(buffer) = self.buffers.take() else {
+                self.buffers.starved();
+                return Armed::NoBuffers;
+            };
             socket.receiving = Receiving::Oneshot { buffer };
             let message = socket.places.lay_out(self.buffers.room_mut(buffer));
             opcode::RecvMsg::new(fd, message).build()
@@ -181,6 +184,9 @@ impl Datagrams {
     }
 
     pub(super) fn received(&mut self, number: u16, result: i32, flags: u32) -> Received {
+        if result == -libc::ENOBUFS {
+            self.buffers.starved();
+        }
         let socket = &mut self.sockets[usize::from(number)];
         let receiving = match cqueue::more(flags) {
             true => Receiving::Multishot,
