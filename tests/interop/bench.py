@@ -8,6 +8,7 @@ B, item by item. The ids in the sender's own ledger show that B is complete.
 """
 
 import json
+import os
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ class Load:
     compression: str = "none"
     count: int = 200
     batch: int = 64
+    # What it is to trust and to show, as `papers.environment` has it.
+    env: dict = field(default_factory=dict)
 
     def argv(self, via_url: str, twin: Collector, ledger: Path) -> list:
         twin_url = twin.http if self.sender in BY_HAND else twin.base_url(self.protocol)
@@ -74,8 +77,8 @@ class Bench:
             made.wait_ready()
         return made
 
-    def forebay(self, setup: Setup) -> Forebay:
-        made = Forebay(self.subject, setup, self.folder)
+    def forebay(self, setup: Setup, name: str = "forebay") -> Forebay:
+        made = Forebay(self.subject, setup, self.folder, name)
         self._made.append(made)
         made.start()
         made.wait_ready()
@@ -104,7 +107,7 @@ class Bench:
         must hold no failure."""
         path = self.folder / "sent.json"
         argv = load.argv(via.base_url(load.protocol), twin, path)
-        run(argv, f"the {load.sender} sender", SENDER_S_MAX)
+        run(argv, f"the {load.sender} sender", SENDER_S_MAX, env=os.environ | load.env)
         ledger = json.loads(path.read_text())
         failures = [one for one in ledger["failures"] if not self._forgives(one)]
         if failures:

@@ -5,14 +5,17 @@ The configuration is in the Collector's shape, so a Collector can stand in foreb
 """
 
 import json
+import re
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import collector
-from processes import LOOPBACK, Failed, Server, answers_200, free_port
+from processes import LOOPBACK, Failed, Server, answers_200, free_port, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXIT_S_MAX = 15.0
+METRIC_S_MAX = 5.0
 
 # `run.py --binary` sets another one.
 binary_path = REPOSITORY / "target" / "release" / "forebay"
@@ -23,9 +26,9 @@ receivers:
     protocols:
       grpc:
         endpoint: 127.0.0.1:{grpc}
-      http:
+{tls}      http:
         endpoint: 127.0.0.1:{http}
-processors:
+{tls}{cors}{http3}processors:
   batch:
     timeout: {batch_timeout}
     send_batch_size: {batch_items}
@@ -45,6 +48,10 @@ service:
     metrics: {pipeline}
     logs: {pipeline}
 {more_pipelines}"""
+TLS = "        tls: {block}\n"
+CORS = "        cors: {block}\n"
+# The port of HTTP, over UDP: its answers there say that HTTP/3 is here.
+HTTP3 = "      http3: {block}\n"
 READER = """\
       readers:
         - pull:
@@ -106,6 +113,12 @@ class Setup:
     acks: str | None = None
     metrics_in_short: bool = False
     profiles: bool = False
+    # The block of both protocols over TCP, as `papers` makes them; none is cleartext.
+    tls: dict | None = None
+    # More of the block of HTTP/3: its `tls` at least. Ours alone.
+    http3: dict | None = None
+    # The block of HTTP, and of HTTP/3 if there is any.
+    cors: dict | None = None
     # Ours alone, appended as written; a Collector cannot run these.
     engine: dict = field(default_factory=dict)
 
@@ -117,6 +130,9 @@ class Setup:
         text = CONFIG.format(
             grpc=grpc,
             http=http,
+            tls=TLS.format(block=json.dumps(self.tls)) if self.tls else "",
+            cors=CORS.format(block=json.dumps(self.cors)) if self.cors else "",
+            http3=self._http3(http),
             health=health,
             metrics=(SHORT if self.metrics_in_short else READER).format(port=metrics),
             batch_timeout=self.batch_timeout,
@@ -129,6 +145,14 @@ class Setup:
         if self.acks:
             engine["acks"] = {"default": self.acks}
         return text + (f"engine: {json.dumps(engine)}\n" if engine else "")
+
+    def _http3(self, port: int) -> str:
+        if not self.http3:
+            return ""
+        block = {"endpoint": f"{LOOPBACK}:{port}", **self.http3}
+        if self.cors:
+            block["cors"] = self.cors
+        return HTTP3.format(block=json.dumps(block))
 
 
 class Forebay:
@@ -146,14 +170,36 @@ class Forebay:
 
     @property
     def http(self) -> str:
-        return f"http://{LOOPBACK}:{self.http_port}"
+        return f"{self._scheme}://{LOOPBACK}:{self.http_port}"
 
     @property
     def metrics_url(self) -> str:
         return f"http://{LOOPBACK}:{self.metrics_port}/metrics"
 
     def base_url(self, protocol: str) -> str:
-        return f"http://{self.grpc}" if protocol == "grpc" else self.http
+        return f"{self._scheme}://{self.grpc}" if protocol == "grpc" else self.http
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.setup.tls else "http"
+
+    def metric(self, name: str, *labels: str) -> int:
+        """The sum of the samples that have all labels, such as `result="ok"`."""
+        with urllib.request.urlopen(self.metrics_url, timeout=5) as response:
+            page = response.read().decode()
+        samples = re.findall(rf"^{name}(?:_total)?(?:\{{(.*)\}})? (\S+)$", page, re.MULTILINE)
+        if not samples:
+            raise Failed(f"there is no metric {name}")
+        return sum(
+            int(float(value)) for given, value in samples if all(label in given for label in labels)
+        )
+
+    def wait_metric(self, name: str, *labels: str, count: int) -> None:
+        """Counters are shown with a little delay; then it is this one and stays there."""
+        what = f"{name} {' '.join(labels)} being {count}"
+        wait_until(lambda: self.metric(name, *labels) >= count, what, METRIC_S_MAX)
+        if (seen := self.metric(name, *labels)) != count:
+            raise Failed(f"{what}: it is {seen}")
 
     def start(self) -> None:
         config = self.folder / f"{self.name}.yaml"

@@ -7,14 +7,20 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import by_aioquic
 import by_curl
 import by_grpcurl
+import by_http3
+import by_tls
 import comparing
 import conformance
+import edge
 import fleet
+import http3_faults
 import profiles
 import proxies
 import refusals
+import tls_scan
 import troubles
 import uploads
 from bench import Bench, Load, exporter_to, flow
@@ -43,6 +49,8 @@ def all_scenarios() -> list[Scenario]:
         *fleets(),
         *answers(),
         *behind_proxies(),
+        *through_tls(),
+        *over_http3(),
         *suites(),
     ]
 
@@ -179,6 +187,63 @@ def behind_proxies() -> list[Scenario]:
             proxies.in_front("nginx", streamed, buffering="off"),
         ),
     ]
+
+
+def through_tls() -> list[Scenario]:
+    """Clients of TLS, with and without certificates of their own."""
+    loads = [
+        (Load("python", "grpc", "gzip"), False),
+        (Load("python", "http-proto"), True),
+        (Load("node", "grpc"), True),
+        (Load("node", "http-json", "gzip"), False),
+        (Load("grpcio", "grpc", "none", 400, 20), True),
+        (Load("curl", "http-json"), True),
+        (Load("curl-h2", "http-proto", "gzip"), False),
+    ]
+    sent = [
+        Scenario(
+            f"{'mutual TLS' if is_mutual else 'TLS'}: {load.sender}, {load.protocol}",
+            by_tls.sent_through(load, is_mutual),
+            forebay_only=load.sender == "curl-h2",
+        )
+        for load, is_mutual in loads
+    ]
+    bodies = {
+        "mutual TLS: telemetrygen, grpc": by_tls.through_telemetrygen("grpc"),
+        "mutual TLS: telemetrygen, http": by_tls.through_telemetrygen("http"),
+        "TLS and mutual TLS: grpcurl": by_tls.through_grpcurl,
+        "TLS: OpenSSL's s_client": by_tls.s_client,
+        "mutual TLS: strangers": by_tls.strangers,
+        "TLS: the wrong door": by_tls.wrong_doors,
+        "TLS: sslyze finds nothing weak": tls_scan.nothing_weak,
+        "mutual TLS: a Collector in front -> grpc": edge.in_front("grpc"),
+        "mutual TLS: a Collector in front -> http": edge.in_front("http"),
+    }
+    others = [Scenario(name, body, forebay_only=True) for name, body in bodies.items()]
+    cors = by_http3.allowed_origin(is_http3=False)
+    return [*sent, *others, Scenario("TLS: Chromium over HTTP/2, CORS", cors)]
+
+
+def over_http3() -> list[Scenario]:
+    """Clients of HTTP/3, which a Collector does not speak."""
+    plays = {
+        "aioquic, every form, many streams": by_aioquic.every_form,
+        "aioquic, another port in mid-connection": by_aioquic.moves,
+        "aioquic, large bodies": by_aioquic.large_body,
+        "aioquic, resumption, early data, versions": by_aioquic.comes_again,
+    }
+    others = {
+        "curl, every form": by_http3.curl,
+        "curl, client certificates": by_http3.curl_with_certificates,
+        "curl, led there by Alt-Svc": by_http3.curl_is_led,
+        "ngtcp2's client, another port, other keys": by_http3.ngtcp2,
+        "Chromium, a page posts": by_http3.chromium,
+        "Chromium, a page of another origin": by_http3.other_origin,
+        "Chromium, CORS": by_http3.allowed_origin(is_http3=True),
+        "each fault has its code": http3_faults.each_is_told,
+    }
+    bodies = {name: by_aioquic.staged(play) for name, play in plays.items()} | others
+    return [Scenario(f"HTTP/3: {name}", body, forebay_only=True) for name, body in bodies.items()]
 
 
 def suites() -> list[Scenario]:

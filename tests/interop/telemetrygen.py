@@ -32,11 +32,11 @@ def generated_counts(how: str, out: str):
     return body
 
 
-def argv(signal: str, how: str, forebay) -> list:
-    endpoint = forebay.grpc if how == "grpc" else forebay.http.removeprefix("http://")
+def argv(signal: str, how: str, forebay, security=("--otlp-insecure",)) -> list:
+    endpoint = forebay.base_url(how).partition("://")[2]
     each = {"traces": "--traces", "metrics": "--metrics", "logs": "--logs"}[signal]
     return [
-        *(BINARY, signal, "--otlp-insecure", "--otlp-endpoint", endpoint),
+        *(BINARY, signal, *security, "--otlp-endpoint", endpoint),
         *("--workers", WORKERS, each, EACH, "--rate", 0),
         *(["--otlp-http"] if how == "http" else []),
     ]

@@ -6,6 +6,7 @@ was sent, `failures` what was not acknowledged, in words.
 
 import argparse
 import json
+import os
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -27,6 +28,11 @@ def parser(protocols: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("--timeout-s", type=int, default=10)
     parser.add_argument("--ledger", type=Path, required=True)
     return parser
+
+
+def tls_file(what: str) -> str | None:
+    """CERTIFICATE (of the CA), CLIENT_CERTIFICATE or CLIENT_KEY, where the SDKs look for it."""
+    return os.environ.get(f"OTEL_EXPORTER_OTLP_{what}")
 
 
 class Ledger:

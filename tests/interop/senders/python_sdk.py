@@ -72,7 +72,7 @@ def exporters(options, base_url: str) -> tuple:
         compression = {"none": grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip}
         told = {
             "endpoint": base_url,
-            "insecure": True,
+            "insecure": base_url.startswith("http://"),
             "compression": compression[options.compression],
             "timeout": options.timeout_s,
         }

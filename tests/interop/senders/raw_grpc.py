@@ -5,11 +5,12 @@ empty message, which is what full success looks like (S3).
 """
 
 import urllib.request
+from pathlib import Path
 
 import grpc
 
 import requests_by_hand as by_hand
-from arguments import Ledger, parse
+from arguments import Ledger, parse, tls_file
 
 PATHS = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -27,11 +28,20 @@ IN_FLIGHT_MAX = 32
 def main() -> None:
     options = parse(protocols=["grpc"])
     ledger = Ledger("grpcio")
-    address = options.via.removeprefix("http://")
-    with grpc.insecure_channel(address, compression=COMPRESSION[options.compression]) as channel:
+    with channel_to(options.via, COMPRESSION[options.compression]) as channel:
         for signal, path in PATHS.items():
             send(options, ledger, signal, channel.unary_unary(path))
     ledger.write(options.ledger)
+
+
+def channel_to(url: str, compression=None) -> grpc.Channel:
+    scheme, _, address = url.partition("://")
+    if scheme == "http":
+        return grpc.insecure_channel(address, compression=compression)
+    files = (tls_file(what) for what in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"))
+    papers = [Path(file).read_bytes() if file else None for file in files]
+    credentials = grpc.ssl_channel_credentials(*papers)
+    return grpc.secure_channel(address, credentials, compression=compression)
 
 
 def send(options, ledger, signal, export) -> None:

@@ -17,11 +17,16 @@ import lz4.frame
 import zstandard
 
 import requests_by_hand as by_hand
-from arguments import Ledger, parser
+from arguments import Ledger, parser, tls_file
 from raw_grpc import post_to_twin
 
 TYPES = {"http-proto": "application/x-protobuf", "http-json": "application/json"}
 EMPTY_SUCCESS = {"http-proto": b"", "http-json": b"{}"}
+CURL_FILES = {
+    "--cacert": "CERTIFICATE",
+    "--cert": "CLIENT_CERTIFICATE",
+    "--key": "CLIENT_KEY",
+}
 COMPRESS = {
     "none": bytes,
     "gzip": gzip.compress,
@@ -68,8 +73,10 @@ def curl(options, signal, headers, body_file, folder) -> tuple:
     answer_file = folder / "answer"
     answer_file.write_bytes(b"")
     argv = ["curl", "-sS", "--max-time", "10", "--noproxy", "*"]
-    if options.client == "curl-h2":
-        argv.append("--http2-prior-knowledge")
+    argv.append("--http2-prior-knowledge" if options.client == "curl-h2" else "--http1.1")
+    for word, what in CURL_FILES.items():
+        if file := tls_file(what):
+            argv += [word, file]
     for name, value in headers.items():
         argv += ["-H", f"{name}: {value}"]
     argv += ["--data-binary", f"@{body_file}", "-o", answer_file]
