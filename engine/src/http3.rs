@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -79,8 +79,10 @@ impl Ground {
         let fault = |error: io::Error| {
             format!(
                 "receiver {} can't listen on {} (UDP): {error}\n  cost: forebay does not start\n  \
-                 hint: end the process that has this port, or change the receiver's endpoint",
-                listener.receiver_name, listener.endpoint
+                 hint: {}",
+                listener.receiver_name,
+                listener.endpoint,
+                hint(error.kind())
             )
         };
         let group = listen_datagrams(listener.address, cores).map_err(fault)?;
@@ -146,16 +148,47 @@ fn config(plan: &Plan, listener: usize, tls: Tls, secrets: Secrets, epoch: Epoch
     }
 }
 
-/// What the answers of each listener name as another way: those of the same receiver's HTTP.
+/// What the answers of each listener name as another way: those of the same receiver's HTTP, where
+/// HTTP/3 is at the same addresses. A port is all that is named, for who knows by which name or
+/// through which mapping a client came.
 fn alternatives(plan: &Plan, quic: usize, port: u16) -> Vec<Option<HeaderValue>> {
     let value = format!("h3=\":{port}\"; ma={ALTERNATIVE_SECONDS}");
     let value = HeaderValue::try_from(value).expect("it is printable ASCII");
-    let receiver = plan.listeners[quic].receiver;
+    let quic = &plan.listeners[quic];
     let has_one = |listener: &Listener| {
-        !listener.is_quic && listener.http.is_some() && listener.receiver == receiver
+        !listener.is_quic
+            && listener.http.is_some()
+            && listener.receiver == quic.receiver
+            && covers(quic.address.ip(), listener.address.ip())
     };
     let one = |listener| has_one(listener).then(|| value.clone());
     plan.listeners.iter().map(one).collect()
+}
+
+/// Whether whoever listens at `wide` is found wherever somebody at `narrow` is.
+fn covers(wide: IpAddr, narrow: IpAddr) -> bool {
+    // All of IPv6 is all of IPv4, too.
+    wide == narrow || (wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4()))
+}
+
+fn hint(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => {
+            "end the process that has this port, or change the receiver's endpoint; `ss -ulnp` \
+             shows who has a port, `ss -xlp` who has a lock"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has this address: change the receiver's endpoint"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "a port below 1024 takes CAP_NET_BIND_SERVICE; a lock takes a system that allows \
+             abstract unix sockets (a sandbox, AppArmor or SELinux may not)"
+        }
+        _ => {
+            "the system does not allow it, or lacks it: a sandbox may forbid UDP or unix sockets \
+             (systemd: RestrictAddressFamilies), or IPv6 may be off"
+        }
+    }
 }
 
 fn random() -> io::Result<[u8; 32]> {
@@ -172,5 +205,30 @@ fn warn_of_small_buffers(listener: &Listener, bytes: usize) {
             "The kernel holds few datagrams for a busy core: bursts of HTTP/3 are lost and sent \
              again, which costs time. Raise it: sysctl net.core.rmem_max=8388608"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_3_is_named_only_where_it_is_found_at_the_addresses_of_http() {
+        for (wide, narrow, covered) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "10.0.0.1", false),
+            ("127.0.0.1", "0.0.0.0", false),
+            ("0.0.0.0", "0.0.0.0", true),
+            ("0.0.0.0", "10.0.0.1", true),
+            ("0.0.0.0", "::1", false),
+            ("0.0.0.0", "::", false),
+            ("::", "::1", true),
+            ("::", "10.0.0.1", true),
+            ("::", "0.0.0.0", true),
+            ("::1", "127.0.0.1", false),
+        ] {
+            let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+            assert_eq!(covers(ip(wide), ip(narrow)), covered, "{wide} for {narrow}");
+        }
     }
 }

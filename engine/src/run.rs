@@ -39,6 +39,8 @@ use crate::tls::Doors;
 const ACCOUNTING: Duration = Duration::from_secs(2);
 /// How often it is asked whether files of TLS are to be looked at.
 const TLS_STEP: Duration = Duration::from_millis(500);
+/// A look at them that takes longer is said.
+const TLS_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the end is looked for while the process drains.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
@@ -148,10 +150,30 @@ async fn keep_tls(doors: Arc<Doors>, mut hangup: Signal) {
             doors.reload(Instant::now(), asked);
             doors.warn(Instant::now(), SystemTime::now());
         };
-        if let Err(error) = tokio::task::spawn_blocking(look).await {
+        if let Err(error) = with_patience(tokio::task::spawn_blocking(look), TLS_PATIENCE).await {
             tracing::error!(%error, "TLS files could not be looked at; they will be again");
         }
     }
+}
+
+/// Waits for a look at the files, and says so if it takes longer than `patience`: all that is
+/// waited for with it would else just not happen.
+async fn with_patience<T>(
+    mut look: tokio::task::JoinHandle<T>,
+    patience: Duration,
+) -> Result<T, tokio::task::JoinError> {
+    if let Ok(looked) = tokio::time::timeout(patience, &mut look).await {
+        return looked;
+    }
+    tracing::error!(
+        waited_seconds = patience.as_secs(),
+        "TLS files can't be read: one of them hangs, as on a lost network mount. Until it comes \
+         back no certificate is reloaded, SIGHUP does nothing, and nothing warns of one that \
+         expires; what is in use stays. Look after the mount, or name files on a local disk"
+    );
+    let looked = look.await;
+    tracing::info!("TLS files can be read again");
+    looked
 }
 
 /// Others hear first that this process is about to go.
@@ -539,4 +561,21 @@ fn pin(core: usize) -> std::io::Result<()> {
 
 fn list(cores: &[usize]) -> String {
     cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn files_that_hang_are_waited_for_until_they_come_back_and_no_second_look_begins() {
+        let (come_back, hangs) = mpsc::channel();
+        let look = tokio::task::spawn_blocking(move || hangs.recv().is_ok());
+        let mut looked = std::pin::pin!(with_patience(look, Duration::ZERO));
+        // Its patience is over at once; it goes on to wait all the same.
+        let early = tokio::time::timeout(Duration::from_millis(20), &mut looked).await;
+        assert!(early.is_err(), "it hangs");
+        come_back.send(()).expect("somebody looks");
+        assert!(looked.await.expect("no panic"));
+    }
 }

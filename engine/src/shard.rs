@@ -166,9 +166,11 @@ impl<R: Ring> Shard<R> {
         let Parts { index, plan, ledger, stats, peers, returns, phase, .. } = parts;
         let Parts { lanes, clusters, sockets, acceptors, mut neighbours, epoch, .. } = parts;
         let lifetimes: Vec<Lifetime> = plan.listeners.iter().map(lifetime).collect();
+        let cors = plan.listeners.iter().map(|listener| listener.http.as_ref()?.cors.clone());
         let mut server = Server::new(ring, net_limits(&plan.engine), sockets)
             .with_lifetimes(&lifetimes, index as u64)
-            .with_tls(acceptors, plan.engine.limits.handshakes_max);
+            .with_tls(acceptors, plan.engine.limits.handshakes_max)
+            .with_cors(cors.collect());
         server.hold_fresh();
         let wake = server.wake();
         returns.attach(wake.clone());

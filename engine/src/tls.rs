@@ -23,7 +23,7 @@ use forebay_net::quic;
 use forebay_net::request::Nanos;
 use forebay_net::tls::Acceptor;
 use forebay_net::tls::settings::{
-    self, Identity, Settings, Shown, Terms, TicketKeys, Version, tickets,
+    self, Identity, Settings, Shown, ShownKind, Terms, TicketKeys, Version, tickets,
 };
 
 use crate::config::plan::{Listener, Pem, PemPair, Plan, Tls};
@@ -110,7 +110,7 @@ impl Doors {
         }
     }
 
-    /// Warns of what will not be valid for long.
+    /// Warns of what will not be valid for long, and of lists that are late.
     pub fn warn(&self, now: Instant, wall: SystemTime) {
         self.all().for_each(|door| door.warn(now, wall));
     }
@@ -144,7 +144,7 @@ impl Door {
         })
     }
 
-    /// The certificates that it shows.
+    /// The certificates that it shows, and the lists by which it refuses others.
     pub fn shown(&self) -> Vec<Shown> {
         self.kept().shown.clone()
     }
@@ -218,7 +218,12 @@ impl Door {
         let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
         for shown in &kept.shown {
             let left = shown.not_after - wall;
-            if left < SOON.as_secs() as i64 {
+            if shown.kind == ShownKind::RevocationList {
+                // Lists are often made for a day: only one that is late is a sign.
+                if left < 0 {
+                    self.warn_of_late(shown, -left / 3600);
+                }
+            } else if left < SOON.as_secs() as i64 {
                 tracing::warn!(
                     receiver = self.receiver,
                     certificate = shown.name,
@@ -230,6 +235,18 @@ impl Door {
             }
         }
         kept.warned_at = Some(now);
+    }
+
+    fn warn_of_late(&self, list: &Shown, hours_late: i64) {
+        tracing::warn!(
+            receiver = self.receiver,
+            list = list.name,
+            issuer = list.subject,
+            hours_late,
+            "A list of revoked certificates is out of date: whoever was revoked since is let in. \
+             It goes on to hold, for without it nobody could come. Look after what renews its \
+             file: it is reloaded without a restart"
+        );
     }
 
     /// Nothing that holds it can panic halfway through a change.

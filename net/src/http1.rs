@@ -374,8 +374,11 @@ impl Http1 {
         }
         out.extend_from_slice(b"date: ");
         out.extend_from_slice(date.as_bytes());
-        out.extend_from_slice(b"\r\ncontent-length: ");
-        put_decimal(out, answer.body.len());
+        // RFC 9110, 8.6: a 204 says nothing of a length.
+        if answer.status != StatusCode::NO_CONTENT {
+            out.extend_from_slice(b"\r\ncontent-length: ");
+            put_decimal(out, answer.body.len());
+        }
         if !self.keep_alive {
             out.extend_from_slice(b"\r\nconnection: close");
         }

@@ -10,6 +10,7 @@
 //! - Every buffer is bounded, by a limit or by the budget that the [`request::Door`] keeps.
 
 mod body;
+pub mod cors;
 pub mod datagrams;
 pub mod dial;
 pub mod fields;

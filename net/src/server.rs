@@ -14,6 +14,7 @@
 
 mod connection;
 mod datagrams;
+mod extras;
 mod handshakes;
 pub mod lifetime;
 pub mod listen;
@@ -28,11 +29,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::HeaderValue;
-
 use self::connection::Connection;
 use self::datagrams::Datagrams;
 pub use self::datagrams::{DatagramStats, QuicListener};
+use self::extras::Extras;
 use self::handshakes::Handshakes;
 use self::lifetime::{Age, Chance, Lifetime, Step};
 use self::received::count_tls;
@@ -84,8 +84,8 @@ pub struct Server<R: Ring> {
     date_until: Nanos,
     /// None where no QUIC is served.
     datagrams: Option<Box<Datagrams>>,
-    /// By listener; empty where no QUIC is served.
-    alternatives: Vec<Option<HeaderValue>>,
+    /// None where no answer carries more than the door says.
+    extras: Option<Box<Extras>>,
 }
 
 impl<R: Ring> Server<R> {
@@ -118,7 +118,7 @@ impl<R: Ring> Server<R> {
             date: String::new(),
             date_until: 0,
             datagrams: None,
-            alternatives: Vec::new(),
+            extras: None,
         }
     }
 
@@ -232,10 +232,10 @@ impl<R: Ring> Server<R> {
         door: &mut dyn Door,
         requests: &mut Vec<Request>,
     ) {
+        self.complete(id, &mut answer);
         if quic::owns(id.key) {
             return self.answer_quic(id, answer, now, door, requests);
         }
-        self.offer_alternative(id.key, &mut answer);
         self.with(id.key, now, door, requests, |connection, turn| {
             connection.core_answer(id.stream, answer, turn);
         });
@@ -552,18 +552,21 @@ impl<R: Ring> Server<R> {
         let Some(connection) = find(&mut self.connections, key) else {
             return;
         };
+        let (listener, first, mut porch) = (connection.listener, requests.len(), None);
+        let extras = self.extras.as_deref();
         let mut turn = Turn {
             now,
             key,
-            listener: connection.listener,
-            limits: &self.limits[usize::from(connection.listener)],
+            listener,
+            limits: &self.limits[usize::from(listener)],
             peer: connection.peer().cloned(),
-            door,
+            door: extras::before(extras, listener, self.draining, door, &mut porch),
             requests,
             date: &self.date,
         };
         act(connection, &mut turn);
         touch(connection, &mut self.touched);
+        extras::note(&mut self.extras, listener, &requests[first..]);
     }
 
     fn refresh_date(&mut self, now: Nanos) {

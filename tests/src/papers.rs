@@ -66,6 +66,11 @@ impl Authority {
 
     /// The PEM of a list that revokes these.
     pub fn revoke(&self, serials: &[u64]) -> String {
+        self.revoke_until(serials, 2099)
+    }
+
+    /// As [`Authority::revoke`]; the next list is due at the beginning of that year.
+    pub fn revoke_until(&self, serials: &[u64], year: i32) -> String {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -74,7 +79,7 @@ impl Authority {
         };
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2099, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),

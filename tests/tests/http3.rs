@@ -14,7 +14,8 @@ use forebay_tests::http3::Http3;
 use forebay_tests::items;
 use forebay_tests::papers::{Authority, Files};
 use forebay_tests::sink::{Gate, Sink};
-use forebay_tests::wire::{Http1, path_of};
+use forebay_tests::wire::{Http1, Http2, path_of};
+use http::Method;
 use rustix::process::Signal as Sent;
 use tokio::task::JoinSet;
 
@@ -408,9 +409,49 @@ async fn new_certificates_are_for_new_connections_and_the_others_go_on() {
 #[tokio::test]
 async fn answers_over_tcp_name_http_3_where_the_same_receiver_has_it() {
     let stage = Stage::set(USUAL);
-    let mut http = Http1::connect(stage.forebay.http_address());
-    let answer = http.post("/v1/logs", &[PROTO], &items::proto(Signal::Logs, 0, 5));
     let port = stage.forebay.http3.expect("an HTTP/3 listener").port();
-    assert_eq!(answer.header("alt-svc"), Some(&*format!("h3=\":{port}\"; ma=86400")));
+    let expected = format!("h3=\":{port}\"; ma=86400");
+    let body = items::proto(Signal::Logs, 0, 5);
+    let http2 = Http2::connect(stage.forebay.http_address()).await;
+    // Taken, and refused from the head alone.
+    for (path, status) in [("/v1/logs", 200), ("/v1/nothing", 404)] {
+        let answer = Http1::connect(stage.forebay.http_address()).post(path, &[PROTO], &body);
+        assert_eq!((answer.status, answer.header("alt-svc")), (status, Some(&*expected)));
+        let sent = Bytes::copy_from_slice(&body);
+        let answer = http2.request(Method::POST, path, &[PROTO], sent).await.expect("an answer");
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.headers.get("alt-svc").expect("it is named"), &expected);
+    }
+    let mut http1 = Http1::connect(stage.forebay.http_address());
+    http1.send(b"POST /v1/logs\r\n\r\n");
+    let answer = http1.read_answer().expect("an answer");
+    assert_eq!((answer.status, answer.header("alt-svc")), (400, Some(&*expected)));
+    stage.end(10).await;
+}
+
+#[tokio::test]
+async fn a_process_that_goes_names_no_other_way_to_come() {
+    let gate = Gate::default();
+    let engine = "acks: {default: delivered}, drain_timeout: 25s";
+    let mut stage = Stage::before(Sink::scripted(gate.script()), Terms { engine, ..USUAL });
+    let mut http = Http1::connect(stage.forebay.http_address());
+    let body = items::proto(Signal::Logs, 0, 5);
+    let length = body.len();
+    let head = format!(
+        "POST /v1/logs HTTP/1.1\r\nhost: test\r\ncontent-type: application/x-protobuf\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    http.send(&[head.as_bytes(), &body].concat());
+    stage.sink.wait_until("the request has come", |sink| sink.requests() == 1);
+    stage.forebay.signal(Sent::TERM);
+    stage.forebay.wait_for_log("Starting shutdown...");
+    // An answer of a core that has heard of it: the port is closed by the same turn.
+    let deadline = Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(stage.forebay.http_address()).is_ok() {
+        assert!(Instant::now() < deadline, "the port is never closed");
+    }
+    gate.open();
+    let answer = http.read_answer().expect("an answer");
+    assert_eq!((answer.status, answer.header("alt-svc")), (200, None));
     stage.end(5).await;
 }

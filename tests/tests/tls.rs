@@ -220,6 +220,28 @@ fn a_certificate_that_expires_soon_is_warned_of_and_shown_in_the_metrics() {
 }
 
 #[test]
+fn a_revocation_list_that_is_out_of_date_is_warned_of_and_obeyed_all_the_same() {
+    let authority = Authority::new("ours");
+    let files = Files::new(&authority.issue(|_| {}));
+    files.write("ca.pem", &authority.pem());
+    files.write("crl.pem", &authority.revoke_until(&[2], 2025));
+    let (ca, crl) = (files.path("ca.pem"), files.path("crl.pem"));
+    let lists = format!(", client_ca_file: {}, client_crl_file: {}", ca.display(), crl.display());
+    let mut forebay = Process::start(&config(&files.block(&lists), ""));
+    let said = forebay.wait_for("a warning", |line| {
+        let text = line["msg"].as_str();
+        text.is_some_and(|text| text.starts_with("A list of revoked certificates is out of date"))
+    });
+    assert!(said["issuer"].as_str().is_some_and(|name| name.contains("CN=ours")), "{said}");
+    let name = "forebay_receiver_tls_revocation_list_next_update_seconds";
+    assert_eq!(forebay.metric(name, &["protocols=\"grpc\""]), 1_735_689_600.0);
+    let (good, revoked) = (authority.numbered(1), authority.numbered(2));
+    assert_eq!(visit(&forebay, &authority.client(Some(&good))).expect("it is let in"), 200);
+    assert!(visit(&forebay, &authority.client(Some(&revoked))).is_err());
+    forebay.stop();
+}
+
+#[test]
 fn who_takes_one_port_for_the_other_is_told_counted_and_said_once() {
     let authority = Authority::new("ours");
     let files = Files::new(&authority.issue(|_| {}));

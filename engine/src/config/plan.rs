@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_codec::edit::Editor;
@@ -11,6 +12,7 @@ use forebay_codec::mend::InvalidUtf8;
 use forebay_codec::signal::Signal;
 use forebay_exporters::destination::{Destination, Kind, Queue};
 use forebay_exporters::discovery::registrar::Registration;
+use forebay_net::cors::Cors;
 use forebay_net::tls::settings::Version;
 use http::HeaderName;
 
@@ -134,6 +136,8 @@ pub struct Http {
     pub paths: [String; 4],
     /// Content-Encoding names taken besides identity, from `compression_algorithms`.
     pub encodings: Vec<String>,
+    /// Whose pages may send here from browsers.
+    pub cors: Option<Arc<Cors>>,
 }
 
 /// One of `service.pipelines`.

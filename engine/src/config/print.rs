@@ -1,7 +1,10 @@
 //! The tree as YAML again, for `print-config`: what was read, merged and expanded, in a form that
-//! reads back to the same tree, with secrets masked.
+//! reads back to the same tree, with secrets masked: by their keys' names, and private keys that
+//! stand where a file should be named, or anywhere.
 
+use super::problem::holds_key;
 use super::tree::{self, Entry, Node, Value};
+use super::values;
 
 const MASK: &str = "[REDACTED]";
 
@@ -34,7 +37,7 @@ fn print_map(text: &mut String, entries: &[Entry], indent: usize, hide: Hide) {
     for entry in entries {
         let hide = match hide {
             Hide::AllButNames if entry.key == "name" => Hide::Nothing,
-            Hide::Nothing if !is_secret(&entry.key) => Hide::Nothing,
+            Hide::Nothing if !is_secret(&entry.key) && !is_misplaced(entry) => Hide::Nothing,
             _ => Hide::Everything,
         };
         text.push_str(&format!("{:indent$}{}:", "", quoted(&entry.key, false)));
@@ -45,7 +48,9 @@ fn print_map(text: &mut String, entries: &[Entry], indent: usize, hide: Hide) {
 fn print_value(text: &mut String, node: &Node, indent: usize, hide: Hide) {
     match &node.value {
         Value::Null => text.push('\n'),
-        Value::Scalar { .. } if hide != Hide::Nothing => text.push_str(&format!(" \"{MASK}\"\n")),
+        Value::Scalar { text: value, .. } if hide != Hide::Nothing || holds_key(value) => {
+            text.push_str(&format!(" \"{MASK}\"\n"));
+        }
         Value::Scalar { text: value, plain } => {
             text.push_str(&format!(" {}\n", quoted(&value.replace('$', "$$"), *plain)));
         }
@@ -69,6 +74,13 @@ fn print_value(text: &mut String, node: &Node, indent: usize, hide: Hide) {
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     key.ends_with("headers") || SECRET_PARTS.iter().any(|part| key.contains(part))
+}
+
+/// The content of a file, where its name should be.
+fn is_misplaced(entry: &Entry) -> bool {
+    let is_content =
+        |value: &Value| matches!(value, Value::Scalar { text, .. } if values::is_content(text));
+    entry.key.ends_with("_file") && is_content(&entry.node.value)
 }
 
 /// Quotes where YAML, or the reader of a quoted text, would see something else.

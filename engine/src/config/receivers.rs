@@ -1,5 +1,6 @@
 //! `receivers`: which addresses take OTLP.
 
+pub(crate) mod cors;
 pub(crate) mod http3;
 pub(crate) mod tls;
 
@@ -132,7 +133,7 @@ pub(crate) const HTTP: Table = Table {
         only("keep_alives_enabled", "true", "connections always stay open between requests"),
         block("tls", "TLS, as for `grpc`; on a shared port the same."),
         refused("auth", AUTH),
-        refused("cors", "browsers are not served yet: put a proxy in front that answers CORS"),
+        block("cors", "Whose pages may send telemetry from browsers. Absent: none."),
         refused("response_headers", "remove it, or add headers in a proxy in front"),
         refused("read_timeout", TIMEOUTS),
         refused("read_header_timeout", TIMEOUTS),
@@ -207,7 +208,7 @@ fn otlp(component: &Component<'_>, index: usize, lifetime: Lifetime, report: &Re
     if protocols.entry("http").is_some() {
         let section = protocols.block("http", &HTTP);
         let (address, endpoint) = listen(&section);
-        let http = Some(http(&section));
+        let http = Some(http(&section, &cors::HTTP_CORS));
         let tls = tls::read(&section, &tls::HTTP_TLS, false);
         match listeners.first_mut() {
             Some((shared, _)) if shared.address == address && address.port() != 0 => {
@@ -253,13 +254,14 @@ fn lifetime(section: &Section<'_>, default: Lifetime) -> Lifetime {
     }
 }
 
-fn http(section: &Section<'_>) -> Http {
+fn http(section: &Section<'_>, cors_table: &'static Table) -> Http {
     Http {
         request_bytes_max: bytes_or_default(
             section.size("max_request_body_size", 0..=REQUEST_BYTES_MAX),
         ),
         paths: paths(section),
         encodings: encodings(section),
+        cors: cors::read(section, cors_table),
     }
 }
 

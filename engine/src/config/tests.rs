@@ -1,5 +1,6 @@
 //! Configurations in, problems or plans out.
 
+mod cors;
 mod docs;
 mod fleets;
 mod flows;

@@ -6,6 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use super::problem::holds_pem;
+
 /// A Go duration: `1h30m`, `1.5s`, `200ms`, `0`. Not negative.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let fault = || format!("must be a duration with a unit, such as 30s; this is \"{text}\"");
@@ -85,6 +87,11 @@ pub(crate) fn number(text: &str) -> Result<f64, String> {
         Ok(number) if number.is_finite() => Ok(number),
         _ => Err(format!("must be a number; this is \"{text}\"")),
     }
+}
+
+/// Whether this is the content of a file, where a path is wanted: a key, perhaps.
+pub(crate) fn is_content(path: &str) -> bool {
+    path.contains(['\n', '\r']) || holds_pem(path)
 }
 
 pub(crate) fn text(text: &str) -> Result<String, String> {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use forebay_codec::signal::Signal;
 use forebay_net::request::Trouble;
 use forebay_net::tls::Failure;
+use forebay_net::tls::settings::ShownKind;
 
 use super::{View, health, logs};
 use crate::ledger::{ProcessorTotal, RefuseReason, RequestEnd, RouteTotal, Totals, loss_names};
@@ -366,16 +367,35 @@ fn tls(page: &mut Page, view: &View) {
 }
 
 fn certificates(page: &mut Page, view: &View) {
-    let name = "forebay_receiver_tls_certificate_not_after_seconds";
-    page.family(name, "gauge", "When a certificate of ours expires: seconds since 1970.");
-    for door in view.tls.all() {
-        for shown in door.shown() {
-            let labels = [
-                ("receiver", door.receiver.as_str()),
-                ("protocols", door.protocols),
-                ("certificate", shown.name.as_str()),
-            ];
-            page.sample(name, &labels, shown.not_after);
+    let dated = [
+        (
+            ShownKind::Certificate,
+            "forebay_receiver_tls_certificate_not_after_seconds",
+            "When a certificate of ours expires: seconds since 1970.",
+            "certificate",
+        ),
+        (
+            ShownKind::RevocationList,
+            "forebay_receiver_tls_revocation_list_next_update_seconds",
+            "When a list of revoked certificates is out of date: seconds since 1970.",
+            "issuer",
+        ),
+    ];
+    for (kind, name, help, label) in dated {
+        page.family(name, "gauge", help);
+        for door in view.tls.all() {
+            for shown in door.shown().iter().filter(|shown| shown.kind == kind) {
+                let which = match kind {
+                    ShownKind::Certificate => shown.name.as_str(),
+                    ShownKind::RevocationList => shown.subject.as_str(),
+                };
+                let labels = [
+                    ("receiver", door.receiver.as_str()),
+                    ("protocols", door.protocols),
+                    (label, which),
+                ];
+                page.sample(name, &labels, shown.not_after);
+            }
         }
     }
     let name = "forebay_receiver_tls_reloads";

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_codec::signal::Signal;
+use forebay_net::cors;
 use forebay_net::fields::Fields;
 use forebay_net::request::Head;
 use http::HeaderName;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
 
 use super::answers::{Problem, Shape};
 use super::route::Route;
@@ -239,6 +240,10 @@ fn message(reason: RefuseReason) -> &'static str {
 /// Headers that are read when a request is complete.
 pub(super) fn kept_names(plan: &Plan) -> Vec<HeaderName> {
     let mut names = vec![CONTENT_TYPE, GRPC_TIMEOUT];
+    if has_cors(plan) {
+        // Whoever answers looks for it.
+        names.push(ORIGIN);
+    }
     let routings = plan.pipelines.iter().flat_map(|pipeline| &pipeline.routings);
     for row in routings.flat_map(|routing| &routing.rows) {
         if let Condition::Header(name, _) = &row.condition {
@@ -253,6 +258,9 @@ pub(super) fn read_names(plan: &Plan) -> &'static [HeaderName] {
     static ALWAYS: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_ENCODING, GRPC_ENCODING, GRPC_TIMEOUT];
     let mut names = kept_names(plan);
     names.extend(plan.engine.priorities.tenants.iter().map(|(header, _)| header.clone()));
+    if has_cors(plan) {
+        names.extend(cors::READ_NAMES);
+    }
     names.retain(|name| !ALWAYS.contains(name));
     if names.is_empty() {
         return &ALWAYS;
@@ -260,4 +268,9 @@ pub(super) fn read_names(plan: &Plan) -> &'static [HeaderName] {
     names.extend(ALWAYS.iter().cloned());
     // Once per core and process: a door lasts as long as its core.
     Vec::leak(names)
+}
+
+fn has_cors(plan: &Plan) -> bool {
+    let mut https = plan.listeners.iter().filter_map(|listener| listener.http.as_ref());
+    https.any(|http| http.cors.is_some())
 }

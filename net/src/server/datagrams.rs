@@ -12,16 +12,14 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
-use http::header::{ALT_SVC, CONTENT_TYPE};
 use rustls::ServerConfig;
 
-use super::{ACCEPT_RETRY, Server, find};
+use super::{ACCEPT_RETRY, Server, extras};
 use crate::datagrams::{Crossing, CrossingStats, Datagram, WAITING_MAX};
 use crate::quic::{Config, Path, Quic, QuicStats, Stranger, Tls};
 use crate::request::{Answer, Door, Nanos, Request, RequestId};
 use crate::ring::datagrams::{Departure, SENDS_MAX};
-use crate::ring::{Chunk, End, Key, Ring};
+use crate::ring::{Chunk, End, Ring};
 use crate::tls::Acceptor;
 
 /// Datagrams that share a buffer, of those that came together: one of them that is not read yet
@@ -52,6 +50,7 @@ pub struct DatagramStats {
 /// A core's QUIC, and its way to the network.
 pub(super) struct Datagrams {
     quic: Quic,
+    pub(super) listener: u16,
     socket: u16,
     core: usize,
     crossing: Arc<Crossing>,
@@ -77,6 +76,7 @@ impl<R: Ring> Server<R> {
         let core = config.core.index;
         crossing.join(core, self.ring.wake());
         self.datagrams = Some(Box::new(Datagrams {
+            listener: config.listener,
             quic: Quic::new(config),
             socket,
             core,
@@ -91,18 +91,12 @@ impl<R: Ring> Server<R> {
         Ok(())
     }
 
-    /// By listener: what its answers name as another way to come here (`Alt-Svc`), those of gRPC
-    /// excepted.
-    pub fn offer(&mut self, alternatives: Vec<Option<HeaderValue>>) {
-        self.alternatives = alternatives;
-    }
-
     /// Ends all connections of QUIC at once, and tells their peers.
     pub fn close_quic(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
-        if let Some(datagrams) = &mut self.datagrams {
-            datagrams.quic.close(now, door, requests);
-            datagrams.quic.poll(now, door, requests);
-        }
+        self.with_quic(door, requests, |quic, door, requests| {
+            quic.close(now, door, requests);
+            quic.poll(now, door, requests);
+        });
         self.send_datagrams(now);
     }
 
@@ -178,7 +172,7 @@ impl<R: Ring> Server<R> {
             datagrams.renew_terms();
             datagrams.quic.handle_stranger(now, &arrived(datagram, datagrams.core));
         }
-        datagrams.quic.poll(now, door, requests);
+        self.with_quic(door, requests, |quic, door, requests| quic.poll(now, door, requests));
     }
 
     pub(super) fn answer_quic(
@@ -189,9 +183,9 @@ impl<R: Ring> Server<R> {
         door: &mut dyn Door,
         requests: &mut Vec<Request>,
     ) {
-        if let Some(datagrams) = &mut self.datagrams {
-            datagrams.quic.answer(id, answer, now, door, requests);
-        }
+        self.with_quic(door, requests, |quic, door, requests| {
+            quic.answer(id, answer, now, door, requests);
+        });
     }
 
     /// Gives the ring what QUIC has to send, as far as there is room.
@@ -220,9 +214,7 @@ impl<R: Ring> Server<R> {
         door: &mut dyn Door,
         requests: &mut Vec<Request>,
     ) {
-        if let Some(datagrams) = &mut self.datagrams {
-            datagrams.quic.drain(now, door, requests);
-        }
+        self.with_quic(door, requests, |quic, door, requests| quic.drain(now, door, requests));
     }
 
     pub(super) fn is_quic_busy(&self) -> bool {
@@ -248,24 +240,20 @@ impl<R: Ring> Server<R> {
         })
     }
 
-    /// Puts the other way to come here into an answer, if its listener has one.
-    pub(super) fn offer_alternative(&mut self, key: Key, answer: &mut Answer) {
-        if self.alternatives.is_empty() {
-            return;
-        }
-        let Some(connection) = find(&mut self.connections, key) else {
+    fn with_quic(
+        &mut self,
+        door: &mut dyn Door,
+        requests: &mut Vec<Request>,
+        act: impl FnOnce(&mut Quic, &mut dyn Door, &mut Vec<Request>),
+    ) {
+        let Some(datagrams) = self.datagrams.as_deref_mut() else {
             return;
         };
-        let alternative = self.alternatives.get(usize::from(connection.listener));
-        let is_grpc = |answer: &Answer| {
-            let media_type = answer.headers.get(&CONTENT_TYPE);
-            media_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-        };
-        if let Some(Some(alternative)) = alternative
-            && !is_grpc(answer)
-        {
-            answer.headers.push(ALT_SVC, alternative.clone());
-        }
+        let (listener, first, mut porch) = (datagrams.listener, requests.len(), None);
+        let extras = self.extras.as_deref();
+        let door = extras::before(extras, listener, self.draining, door, &mut porch);
+        act(&mut datagrams.quic, door, requests);
+        extras::note(&mut self.extras, listener, &requests[first..]);
     }
 }
 

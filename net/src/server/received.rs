@@ -4,7 +4,7 @@
 use super::connection::Connection;
 use super::handshakes::Progress;
 use super::sealed::{HANDSHAKE, Outcome};
-use super::{Server, find, touch};
+use super::{Server, extras, find, touch};
 use crate::request::{Door, Nanos, Request, Turn};
 use crate::ring::{Chunk, Key, Ring};
 use crate::tls::{Failure, TlsStats};
@@ -24,18 +24,19 @@ impl<R: Ring> Server<R> {
         let has_room = self.has_room(key, &chunk, now);
         let mut came_to = None;
         if let Some(connection) = find(&mut self.connections, key) {
-            let listener = usize::from(connection.listener);
+            let (listener, first, mut porch) = (connection.listener, requests.len(), None);
+            let extras = self.extras.as_deref();
             let mut turn = Turn {
                 now,
                 key,
-                listener: connection.listener,
-                limits: &self.limits[listener],
+                listener,
+                limits: &self.limits[usize::from(listener)],
                 peer: connection.peer().cloned(),
-                door,
+                door: extras::before(extras, listener, self.draining, door, &mut porch),
                 requests,
                 date: &self.date,
             };
-            if let Some(acceptor) = &self.acceptors[listener] {
+            if let Some(acceptor) = &self.acceptors[usize::from(listener)] {
                 let input = self.ring.bytes_mut(&mut chunk);
                 self.stats.received_bytes += input.len() as u64;
                 let before = connection.progress();
@@ -58,6 +59,7 @@ impl<R: Ring> Server<R> {
                 }
             }
             touch(connection, &mut self.touched);
+            extras::note(&mut self.extras, listener, &requests[first..]);
         }
         self.ring.give_back(chunk);
         if let Some(progress) = came_to {

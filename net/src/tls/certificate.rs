@@ -1,7 +1,8 @@
-//! What is read out of a certificate: for whom it is, of whom, and until when.
+//! What is read out of a certificate: for whom it is, of whom, and until when; and out of a list of
+//! revoked ones: whose it is, and when the next is due.
 //!
 //! Only facts: whether a certificate is to be trusted is rustls's to say. Bytes that are no
-//! certificate yield `None`. RFC 5280, and RFC 4514 for the subject's text.
+//! certificate, or no list, yield `None`. RFC 5280, and RFC 4514 for the subject's text.
 
 use std::fmt::Write;
 
@@ -53,6 +54,25 @@ pub(super) fn read(der: &[u8]) -> Option<Certificate> {
         }
     }
     Some(certificate)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RevocationList {
+    pub(super) issuer: String,
+    /// Seconds since 1970.
+    pub(super) next_update: i64,
+}
+
+/// `None` also for a list that names no day for the next.
+pub(super) fn read_list(der: &[u8]) -> Option<RevocationList> {
+    let outer = Reader(der).expect(tag::SEQUENCE)?;
+    let mut fields = outer.inside().expect(tag::SEQUENCE)?.inside();
+    fields.take_if(tag::INTEGER);
+    fields.expect(tag::SEQUENCE)?; // The signature's algorithm.
+    let issuer = name_text(fields.expect(tag::SEQUENCE)?)?;
+    fields.next()?; // When it was made.
+    let next_update = unix_seconds(fields.next()?)?;
+    Some(RevocationList { issuer, next_update })
 }
 
 fn read_extensions(extensions: Element<'_>, certificate: &mut Certificate) -> Option<()> {

@@ -80,21 +80,31 @@ impl Door {
     }
 }
 
-/// What a server says who it is.
+/// What a server says who it is, or by what it refuses clients: what is out of date one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
+    pub kind: ShownKind,
     pub name: String,
+    /// Of a list its issuer.
     pub subject: String,
-    /// Seconds since 1970.
+    /// Seconds since 1970; of a list when the next is due.
     pub not_after: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShownKind {
+    Certificate,
+    RevocationList,
 }
 
 /// Settings that were read, and can serve every door.
 #[derive(Clone, Debug)]
 pub struct Terms {
     pub config: Arc<ServerConfig>,
-    /// The server's own certificates, in the order of the settings.
+    /// The server's own certificates, in the order of the settings, then the revocation lists.
     pub shown: Vec<Shown>,
+    /// Those of its certificates that no client ever gets: it asks for a name, and they have none.
+    pub never_shown: Vec<String>,
 }
 
 impl Terms {
@@ -135,7 +145,9 @@ pub fn curve_names() -> [&'static str; CURVES.len()] {
 /// What is wrong, to go on after the name of the settings: `cert_file a.pem: no certificate ...`.
 pub fn terms(settings: &Settings, tickets: TicketKeys) -> Result<Terms, String> {
     let provider = Arc::new(provider(settings)?);
-    let (certificates, shown) = Certificates::read(&settings.identities, &provider)?;
+    let (certificates, mut shown) = Certificates::read(&settings.identities, &provider)?;
+    shown.extend(lists(settings));
+    let never_shown = certificates.never_shown.clone();
     let versions = versions(settings)?;
     let config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions)
@@ -152,7 +164,7 @@ pub fn terms(settings: &Settings, tickets: TicketKeys) -> Result<Terms, String> 
     // Tickets resume on every core; a store of sessions would be one lock for all.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
-    Ok(Terms { config: Arc::new(config), shown })
+    Ok(Terms { config: Arc::new(config), shown, never_shown })
 }
 
 fn provider(settings: &Settings) -> Result<CryptoProvider, String> {
@@ -232,6 +244,19 @@ fn verifier(
     builder.build().map_err(|error| format!("client_ca_file or client_crl_file: {error}"))
 }
 
+/// Those whose day is known. That they can be read is seen where they are used.
+fn lists(settings: &Settings) -> impl Iterator<Item = Shown> {
+    let pem = settings.client_crl_pem.as_deref().unwrap_or_default();
+    let lists = CertificateRevocationListDer::pem_slice_iter(pem).filter_map(Result::ok);
+    let lists = lists.filter_map(|list| certificate::read_list(&list));
+    lists.map(|list| Shown {
+        kind: ShownKind::RevocationList,
+        name: "client_crl_file".to_owned(),
+        subject: list.issuer,
+        not_after: list.next_update,
+    })
+}
+
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
@@ -262,8 +287,10 @@ fn pem_fault(error: &pem::Error) -> &'static str {
 /// The server's certificates, by the names that they are for.
 #[derive(Debug)]
 struct Certificates {
+    /// The first, and those that are for the same server: they differ in the kind of their key.
     default: Vec<Arc<CertifiedKey>>,
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    never_shown: Vec<String>,
 }
 
 impl Certificates {
@@ -272,21 +299,31 @@ impl Certificates {
         provider: &CryptoProvider,
     ) -> Result<(Certificates, Vec<Shown>), String> {
         let (mut default, mut by_name) = (Vec::new(), HashMap::<_, Vec<_>>::new());
-        let mut shown = Vec::new();
+        let (mut shown, mut never_shown) = (Vec::new(), Vec::new());
+        let mut first_names = None;
         for identity in identities {
             let (key, certificate) = read_identity(identity, provider)
                 .map_err(|why| format!("{}: {why}", identity.name))?;
             let key = Arc::new(key);
-            for name in &certificate.dns_names {
-                by_name.entry(name.to_ascii_lowercase()).or_default().push(key.clone());
+            let names = certificate.dns_names.iter().map(|name| name.to_ascii_lowercase());
+            let names: Vec<String> = names.collect();
+            for name in &names {
+                by_name.entry(name.clone()).or_default().push(key.clone());
             }
-            default.push(key);
+            let first_names = first_names.get_or_insert_with(|| names.clone());
+            let is_alike = *first_names == names || names.iter().any(|n| first_names.contains(n));
+            if is_alike {
+                default.push(key);
+            } else if names.is_empty() {
+                never_shown.push(identity.name.clone());
+            }
             let (subject, not_after) = (certificate.subject, certificate.not_after);
-            shown.push(Shown { name: identity.name.clone(), subject, not_after });
+            let (kind, name) = (ShownKind::Certificate, identity.name.clone());
+            shown.push(Shown { kind, name, subject, not_after });
         }
         match default.is_empty() {
             true => Err("no certificate".to_owned()),
-            false => Ok((Certificates { default, by_name }, shown)),
+            false => Ok((Certificates { default, by_name, never_shown }, shown)),
         }
     }
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use forebay_net::ring::fake::LineEnd;
 use forebay_net::tls::Failure;
 use forebay_net::tls::settings::{Door, Settings, Version, terms, tickets};
-use rcgen::{CertificateParams, CustomExtension, SerialNumber, date_time_ymd};
+use rcgen::{CertificateParams, CustomExtension, KeyPair, SanType, SerialNumber, date_time_ymd};
 use rustls::{
-    AlertDescription, CipherSuiteCommon, Error, HandshakeKind, SupportedCipherSuite,
-    Tls12CipherSuite,
+    AlertDescription, CipherSuiteCommon, ClientConfig, Error, HandshakeKind, SignatureScheme,
+    SupportedCipherSuite, Tls12CipherSuite,
 };
 
-use self::certificates::{Authority, Paper, names, settings, terms_of};
+use self::certificates::{Authority, Blind, Paper, names, settings, terms_of};
 use self::place::{HANDSHAKE_TIMEOUT, Place, SECOND};
 
 const PREFACE_AND_SETTINGS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -403,6 +403,38 @@ fn a_client_gets_the_certificate_for_the_name_that_it_asks_for() {
             }
         }
     }
+}
+
+#[test]
+fn a_name_that_nobody_has_gets_the_first_certificate_whatever_keys_the_client_can_verify() {
+    let authority = Authority::new("ours");
+    let paper = |names: &[&str], is_p384| {
+        let key = match is_p384 {
+            true => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
+            false => KeyPair::generate(),
+        };
+        authority.issue_for(key, "a", |params| {
+            let name = |text: &&str| SanType::DnsName((*text).try_into().expect("plain text"));
+            params.subject_alt_names = names.iter().map(name).collect();
+        })
+    };
+    let first = paper(&["first.test"], false);
+    let (other, nameless) = (paper(&["other.test"], true), paper(&[], true));
+    let twin = paper(&["twin.test", "FIRST.test"], true);
+    let with_p384_alone = |settings: &Settings| {
+        let terms = terms_of(settings);
+        let mut client = ClientConfig::clone(&authority.client(None, &[]));
+        let blind = Blind(SignatureScheme::ECDSA_NISTP384_SHA384);
+        client.dangerous().set_certificate_verifier(Arc::new(blind));
+        let mut place = Place::new(terms.config, 9);
+        let mut visitor = place.visit(&Arc::new(client), "unknown.test");
+        visitor.live(&mut place);
+        let shown = visitor.tls.peer_certificates().map(|chain| chain[0].clone());
+        (shown, terms.never_shown.len())
+    };
+    // None of the first's that this client can verify: it hears so, and of no other's.
+    assert_eq!(with_p384_alone(&settings(&[&first, &other, &nameless])), (None, 1));
+    assert_eq!(with_p384_alone(&settings(&[&first, &other, &twin])), (Some(twin.der.clone()), 0));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `protocols.http3` of a receiver: OTLP/HTTP over QUIC, on a UDP port, always with TLS.
 
+use super::cors::HTTP3_CORS;
 use super::tls::{self, HTTP3_TLS};
 use super::{AUTH, http, listen};
 use crate::config::keys::{Table, block, only, refused, value};
@@ -16,8 +17,8 @@ pub(crate) const HTTP3: Table = Table {
             "endpoint",
             "host:port",
             "localhost:4318",
-            "Where to listen, on UDP. The port may be that of `http`: the answers there then say \
-            that there is HTTP/3 (`Alt-Svc`).",
+            "Where to listen, on UDP. The port may be that of `http`. If the host is the same, or \
+            all, the answers there say that there is HTTP/3 (`Alt-Svc`).",
         ),
         value("traces_url_path", "path", "/v1/traces", "Path for traces."),
         value("metrics_url_path", "path", "/v1/metrics", "Path for metrics."),
@@ -33,7 +34,7 @@ pub(crate) const HTTP3: Table = Table {
         only("transport", "udp", ONLY_UDP),
         block("tls", "TLS, as for `grpc`; required, and 1.3."),
         refused("auth", AUTH),
-        refused("cors", "browsers are not served yet: put a proxy in front that answers CORS"),
+        block("cors", "As for `http`."),
         refused("response_headers", "remove it, or add headers in a proxy in front"),
         refused("middlewares", "remove it"),
     ],
@@ -58,7 +59,7 @@ pub(super) fn read(
             ),
         );
     }
-    let (http, tls) = (Some(http(&section)), tls::read(&section, &HTTP3_TLS, true));
+    let (http, tls) = (Some(http(&section, &HTTP3_CORS)), tls::read(&section, &HTTP3_TLS, true));
     let listener = Listener { http, tls, is_quic: true, ..new(address, endpoint) };
     Some((listener, section.place_of("endpoint").clone()))
 }

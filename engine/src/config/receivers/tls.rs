@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forebay_net::tls::settings::Version;
 
-use crate::config::keys::{Key, Table, block, ignored, refused, value};
+use crate::config::keys::{Key, Table, block, ignored, only, refused, value};
 use crate::config::plan::{Pem, PemPair, Tls};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
@@ -72,6 +72,7 @@ const KEYS: &[Key] = &[
                 at SIGHUP. New connections get what is new, others go on. 0: at SIGHUP alone. \
                 (Collector: never)",
     ),
+    only("include_insecure_cipher_suites", "false", "forebay has no insecure cipher suite"),
     ignored("client_ca_file_reload", "CAs are reloaded with all other files"),
     ignored("ca_file", NO_ROOTS),
     ignored("ca_pem", NO_ROOTS),
@@ -110,7 +111,7 @@ pub(super) fn read(protocol: &Section<'_>, table: &'static Table, is_quic: bool)
     protocol.given("tls")?;
     let section = protocol.block("tls", table);
     let own = pair(&section)?;
-    let path = |name| section.read(name, values::text).map(PathBuf::from);
+    let path = |name| section.read(name, file_name).map(PathBuf::from);
     let tls = Tls {
         certificates: [vec![own], further(&section)].concat(),
         client_ca_file: path("client_ca_file"),
@@ -127,15 +128,36 @@ pub(super) fn read(protocol: &Section<'_>, table: &'static Table, is_quic: bool)
     if !tls.reload_interval.is_zero() && tls.reload_interval < Duration::from_secs(1) {
         section.fault("reload_interval", "must be 0 or at least 1s");
     }
-    if let Err(why) = tls::load(&tls, is_quic) {
-        let what = format!("{} can't be used: {why}", section.path);
-        section.report.add(
-            Problem::error(&section.place, what)
-                .why("without it no client could connect")
-                .hint("check the files: PEM, readable for forebay, the key the certificate's own"),
-        );
+    match tls::load(&tls, is_quic) {
+        Ok(terms) => terms.never_shown.iter().for_each(|name| warn_of_nameless(&section, name)),
+        Err(why) => {
+            let hint = "check the files: PEM, readable for forebay, the key the certificate's own";
+            let what = format!("{} can't be used: {why}", section.path);
+            let problem = Problem::error(&section.place, what);
+            section.report.add(problem.why("without it no client could connect").hint(hint));
+        }
     }
     Some(tls)
+}
+
+fn warn_of_nameless(section: &Section<'_>, name: &str) {
+    let what = format!("{}: no client ever gets {name}", section.key_path("certificates"));
+    section.report.add(
+        Problem::warning(section.place_of("certificates"), what)
+            .why("clients choose by DNS names (SNI), and it has none")
+            .hint("issue it with a DNS name (subjectAltName), or remove it"),
+    );
+}
+
+/// Empty is no way to say that clients need no certificate: a variable may have lost its value.
+fn file_name(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("is empty: name the file, or remove the key".to_owned()),
+        text if values::is_content(text) => {
+            Err("holds a file's content, not its path: write it to a file and name that".to_owned())
+        }
+        text => Ok(text.to_owned()),
+    }
 }
 
 fn version(text: &str) -> Result<Version, String> {
@@ -173,6 +195,10 @@ fn pair(section: &Section<'_>) -> Option<PemPair> {
     let one = |file: &str, pem: &str| {
         let text = |name| section.read(name, values::text).filter(|text| !text.is_empty());
         match (text(file), text(pem)) {
+            (Some(path), None) if values::is_content(&path) => {
+                section.fault(file, &format!("holds PEM text, not a path: use {pem}"));
+                None
+            }
             (Some(path), None) => Some(Pem::File(path.into())),
             (None, Some(text)) => Some(Pem::Text(text)),
             (Some(_), Some(_)) => {

@@ -56,7 +56,7 @@ fn without_tls_or_with_one_that_is_too_old_it_is_refused() {
 fn what_http_3_can_not_do_is_said() {
     for (more, expected) in [
         ("transport: tcp", "http3.transport & HTTP/3 is spoken over UDP alone"),
-        ("cors: {}", "http3.cors is not supported"),
+        ("auth: {}", "http3.auth is not supported"),
         ("keep_alives_enabled: true", "unknown key & keep_alives_enabled"),
     ] {
         refuses(&format!("http3: {{tls: {{{}}}, {more}}}", tls()), &[expected]);

@@ -86,9 +86,9 @@ fn what_the_collector_has_and_forebay_has_not_says_what_to_do() {
         ],
     );
     refuses(
-        "receivers: {otlp: {protocols: {http: {endpoint: 'localhost:0', cors: {}, \
+        "receivers: {otlp: {protocols: {http: {endpoint: 'localhost:0', auth: {}, \
          read_timeout: 1s, compression_algorithms: [br]}}}}",
-        &["http.cors", "http.read_timeout & engine.limits", "unknown compression algorithm \"br\""],
+        &["http.auth", "http.read_timeout & engine.limits", "unknown compression algorithm \"br\""],
     );
     refuses(
         &grpc(

@@ -82,6 +82,9 @@ fn what_can_not_serve_is_refused_with_the_reason_and_without_the_key() {
         (&format!("{own}, certificates: {{}}"), "must be a list of certificates"),
         (&format!("{own}, reload_interval: 10ms"), "must be 0 or at least 1s"),
         (&format!("{own}, tpm: {{enabled: true}}"), "tls.tpm is not supported"),
+        (&format!("{own}, client_ca_file: ''"), "client_ca_file is empty: name the file, or"),
+        (&format!("{own}, client_crl_file: ''"), "client_crl_file is empty: name the file, or"),
+        (&format!("{own}, include_insecure_cipher_suites: true"), "can only be false"),
     ] {
         let problems =
             load_over(&grpc_with(&format!("{{{tls}}}"))).map(|_| ()).expect_err("a mistake");
@@ -114,4 +117,90 @@ fn what_the_collector_has_and_does_nothing_here_is_warned_of() {
     );
     let made = loaded(load_over(&grpc_with(&tls)));
     check(&made.warnings, &["client_ca_file_reload", "ca_file", "include_system_ca_certs_pool"]);
+}
+
+#[test]
+fn a_key_in_the_place_of_a_path_is_refused_and_shown_nowhere() {
+    let (chain, key) = pair();
+    let lines: Vec<&str> = key.trim_matches('"').split("\\n").collect();
+    let bare = format!("\"{}\"", lines[1..lines.len() - 2].join("\\n"));
+    let folded = key.replace("\\n", " ");
+    for (what, text) in [("PEM", &key), ("folded", &folded), ("without its frame", &bare)] {
+        for (tls, expected) in [
+            (
+                format!("cert_pem: {chain}, key_file: {text}"),
+                "tls.key_file holds PEM text, not a path: use key_pem",
+            ),
+            (
+                format!("cert_file: {text}, key_pem: {key}"),
+                "tls.cert_file holds PEM text, not a path: use cert_pem",
+            ),
+            (
+                format!("cert_pem: {chain}, key_pem: {key}, client_ca_file: {text}"),
+                "tls.client_ca_file holds a file's content, not its path",
+            ),
+            (
+                format!(
+                    "cert_pem: {chain}, key_pem: {key}, certificates: [{{cert_pem: {chain}, \
+                     key_file: {text}}}]"
+                ),
+                "certificates[0].key_file holds PEM text",
+            ),
+        ] {
+            if what == "without its frame" && text.lines().count() < 2 && !text.contains("\\n") {
+                continue;
+            }
+            let yaml = grpc_with(&format!("{{{tls}}}"));
+            let problems = load_over(&yaml).map(|_| ()).expect_err("no path");
+            check(&problems, &[expected]);
+            shows_none_of(&key, &texts(&problems).join("\n"));
+        }
+    }
+}
+
+#[test]
+fn a_key_is_shown_neither_by_a_message_nor_by_the_printed_configuration_wherever_it_stands() {
+    let (_, key) = pair();
+    for yaml in [
+        grpc_with(&format!("{{min_version: {key}}}")),
+        grpc_with(&format!("{{reload_interval: {key}, cert_file: a, key_file: {key}}}")),
+        format!("receivers: {{otlp: {{protocols: {{grpc: {{endpoint: {key}}}}}}}}}"),
+        format!("exporters: {{otlp_grpc: {{endpoint: {key}, compression: {key}}}}}"),
+    ] {
+        let problems = load_over(&yaml).map(|_| ()).expect_err("a mistake");
+        shows_none_of(&key, &texts(&problems).join("\n"));
+    }
+    let node = |yaml: &str| {
+        let report = super::super::problem::Report::default();
+        super::super::tree::read(yaml, &"c.yaml".into(), &report).expect("YAML")
+    };
+    for name in ["key_file", "cert_file", "endpoint", "anything"] {
+        let printed = super::super::print::print(&node(&format!("a: {{{name}: {key}, b: 1}}")));
+        assert!(printed.contains("[REDACTED]") && printed.contains("b: 1"), "{printed}");
+        shows_none_of(&key, &printed);
+    }
+}
+
+/// No piece of a key, in whatever way its newlines are written.
+#[track_caller]
+fn shows_none_of(key: &str, text: &str) {
+    assert!(!text.contains("PRIVATE KEY"), "{text}");
+    for line in key.trim_matches('"').split("\\n").filter(|line| line.len() >= 8) {
+        assert!(!text.contains(&line[..8]) || line.starts_with("-----"), "{text}");
+    }
+}
+
+#[test]
+fn a_certificate_that_no_client_can_ask_for_is_warned_of() {
+    let ((chain, key), quoted) = (pair(), |text: String| serde_json::to_string(&text).unwrap());
+    let made = generate_simple_self_signed(vec!["192.0.2.1".to_owned()]).expect("it can be made");
+    let (other, other_key) = (quoted(made.cert.pem()), quoted(made.signing_key.serialize_pem()));
+    let tls = format!(
+        "{{cert_pem: {chain}, key_pem: {key}, include_insecure_cipher_suites: false, \
+         certificates: [{{cert_pem: {other}, key_pem: {other_key}}}]}}"
+    );
+    let made = loaded(load_over(&grpc_with(&tls)));
+    let expected =
+        "certificates: no client ever gets certificates[0].cert_pem & by DNS names (SNI)";
+    check(&made.warnings, &[expected]);
 }

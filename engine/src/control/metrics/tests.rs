@@ -6,7 +6,11 @@ use std::fs;
 use std::time::Instant;
 
 use forebay_exporters::discovery::Watcher;
-use rcgen::generate_simple_self_signed;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+    generate_simple_self_signed,
+};
 
 use super::*;
 use crate::control::tests::{FLEETS, METRICS_PAGE, view};
@@ -24,7 +28,10 @@ fn everything() -> String {
     };
     let cert = file("metrics-cert.pem", made.cert.pem());
     let key = file("metrics-key.pem", made.signing_key.serialize_pem());
-    let tls = format!("{{cert_file: '{cert}', key_file: '{key}'}}");
+    let (authority, list) = mutual();
+    let (ca, crl) = (file("metrics-ca.pem", authority), file("metrics-crl.pem", list));
+    let clients = format!("client_ca_file: '{ca}', client_crl_file: '{crl}'");
+    let tls = format!("{{cert_file: '{cert}', key_file: '{key}', {clients}}}");
     let http = format!("http: {{endpoint: '127.0.0.1:0', tls: {tls}}}");
     let grpc = "grpc: {endpoint: '127.0.0.1:0'}";
     let logs = "logs: {receivers: [otlp], processors: [filter], exporters: [otlp_grpc]}";
@@ -34,6 +41,25 @@ connectors: {routing: {default_pipelines: [logs/others], table: [{context: resou
         condition: 'attributes[\"k\"] == \"v\"', pipelines: [logs/others]}]}}";
     assert!(FLEETS.contains(grpc) && FLEETS.contains(logs));
     FLEETS.replace(grpc, &format!("{grpc}, {http}")).replace(logs, routed)
+}
+
+/// A CA's certificate and its list of revoked ones, which is empty.
+fn mutual() -> (String, String) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate().expect("keys can be made");
+    let authority = CertifiedIssuer::self_signed(params, key).expect("it can be signed");
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2024, 1, 1),
+        next_update: date_time_ymd(2099, 1, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&authority).expect("it can be signed");
+    (authority.pem(), list.pem().expect("PEM"))
 }
 
 /// A row for each family of a page on which each has a sample.

@@ -1,9 +1,13 @@
 //! Certificates by rcgen in, facts out; and what is no certificate any more.
 
 use rcgen::string::Ia5String;
-use rcgen::{CertificateParams, CustomExtension, DnType, DnValue, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CustomExtension, DnType, DnValue, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType,
+    SerialNumber, date_time_ymd,
+};
 
-use super::{Certificate, read};
+use super::{Certificate, RevocationList, read, read_list};
 use crate::ring::fake::Dice;
 
 fn made(change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
@@ -71,4 +75,31 @@ fn a_damaged_certificate_is_read_or_not_but_never_past_its_end() {
         let read = std::panic::catch_unwind(|| read(&damaged));
         assert!(read.is_ok(), "seed {seed}");
     }
+}
+
+#[test]
+fn a_revocation_list_says_whose_it_is_and_when_the_next_is_due() {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "ours");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate().expect("keys can be made");
+    let issuer = CertifiedIssuer::self_signed(params, key).expect("it can be signed");
+    for next_update in [date_time_ymd(2031, 2, 28), date_time_ymd(2055, 1, 1)] {
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update,
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let der = list.signed_by(&issuer).expect("it can be signed").der().to_vec();
+        let next_update = next_update.unix_timestamp();
+        let expected = RevocationList { issuer: "CN=ours".to_owned(), next_update };
+        assert_eq!(read_list(&der), Some(expected));
+        assert!((0..der.len()).all(|end| read_list(&der[..end]).is_none()), "cut off");
+    }
+    assert_eq!(read_list(&full()), None);
 }
