@@ -174,6 +174,9 @@ fn a_first_try_with_curl_works() {
     let answer = way.http.post("/v1/traces", &headers, b"key=value");
     assert_eq!(answer.status, 415, "what it says it is: {}", answer.text());
     answer.refusal();
+    let by_a_page = [headers[0], ("origin", "http://elsewhere.example")];
+    let answer = way.http.post("/v1/traces", &by_a_page, body.as_bytes());
+    assert_eq!(answer.status, 415, "no page may send without asking first: {}", answer.text());
     way.forebay.stop();
 }
 

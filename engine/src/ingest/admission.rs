@@ -255,7 +255,8 @@ pub(super) fn kept_names(plan: &Plan) -> Vec<HeaderName> {
 
 /// Headers that are read at all.
 pub(super) fn read_names(plan: &Plan) -> &'static [HeaderName] {
-    static ALWAYS: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_ENCODING, GRPC_ENCODING, GRPC_TIMEOUT];
+    static ALWAYS: [HeaderName; 5] =
+        [CONTENT_TYPE, CONTENT_ENCODING, GRPC_ENCODING, GRPC_TIMEOUT, ORIGIN];
     let mut names = kept_names(plan);
     names.extend(plan.engine.priorities.tenants.iter().map(|(header, _)| header.clone()));
     if has_cors(plan) {

@@ -10,7 +10,7 @@ use forebay_codec::signal::Signal;
 use forebay_net::fields::Fields;
 use forebay_net::grpc::code;
 use forebay_net::request::{Head, Protocol};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
 use http::{HeaderName, Method, StatusCode};
 
 use super::GRPC_ENCODING;
@@ -155,7 +155,10 @@ fn http_route(
     serves: impl Fn(Signal) -> bool,
 ) -> Result<Route, Problem> {
     // The refusal's form follows the request's as far as it is known.
-    let form = Form::of(content_type);
+    let form = Form::of(content_type).filter(|form| {
+        // A browser sends a form from any page without asking first: curl alone may say so.
+        *form != Form::Urlencoded || head.headers.get(&ORIGIN).is_none()
+    });
     let answer_form = form.unwrap_or(Form::Json);
     let problem = |status, code, message: String| Problem::http(status, code, message, answer_form);
     let signal = http.paths.iter().position(|path| **path == *head.path);
