@@ -139,7 +139,7 @@ async fn keep_tls(doors: Arc<Doors>, mut hangup: Signal) {
     while doors.is_empty() {
         hangup.recv().await;
         tracing::info!(
-            "SIGHUP: there is nothing to reload, because no receiver has TLS. A changed \
+            "SIGHUP: there is nothing to reload, because nobody here speaks TLS. A changed \
              configuration needs a restart"
         );
     }
@@ -239,7 +239,7 @@ impl Engine {
         let returns: Vec<_> = (0..shards).map(|_| Arc::new(ReturnQueue::new())).collect();
         let lanes = lanes(&plan, shards, cores.exporters.len());
         let clusters = discover::clusters(&plan);
-        let exporters = start_exporters(&plan, &cores, &lanes, &clusters, &returns, &stop)?;
+        let exporters = start_exporters(&plan, &cores, &lanes, &clusters, &tls, &returns, &stop)?;
         let view = Arc::new(View {
             ledger: Arc::new(Ledger::new(&plan, shards)),
             shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
@@ -454,20 +454,24 @@ fn start_exporters(
     cores: &CorePlan,
     lanes: &[Vec<Arc<Lane>>],
     clusters: &[Arc<Cluster>],
+    tls: &Doors,
     returns: &[Arc<ReturnQueue>],
     stop: &Arc<Stop>,
 ) -> Result<Vec<JoinHandle<()>>, String> {
     let destinations: Vec<_> = plan.destinations.iter().cloned().map(Arc::new).collect();
+    let initiators = tls.initiators();
     let paths = Arc::new(ReturnPaths(returns.to_vec()));
     let start_one = |(place, core): (usize, &usize)| {
         let seats = destinations
             .iter()
             .zip(clusters)
             .zip(lanes)
-            .map(|((destination, cluster), lanes)| Seat {
+            .zip(&initiators)
+            .map(|(((destination, cluster), lanes), initiator)| Seat {
                 destination: destination.clone(),
                 cluster: cluster.clone(),
                 lane: lanes[place].clone(),
+                initiator: initiator.clone(),
             })
             .collect();
         let name = format!("exporter-{core}");

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use forebay_net::glommio_io::{join_task, start_executor};
+use forebay_net::tls::outward::Initiator;
 
 use crate::batch::Returns;
 use crate::cluster::Cluster;
@@ -65,6 +66,8 @@ pub struct Seat {
     pub destination: Arc<Destination>,
     pub cluster: Arc<Cluster>,
     pub lane: Arc<Lane>,
+    /// TLS to every endpoint; `None`: cleartext.
+    pub initiator: Option<Arc<Initiator>>,
 }
 
 /// Starts one exporter core: a thread, pinned if `core` is given, with the lanes' tasks on it. It
@@ -88,9 +91,8 @@ pub fn start(
 
 async fn run(seats: Vec<Seat>, returns: Arc<dyn Returns>, stop: Arc<Stop>) {
     let (mut consumers, mut keepers) = (Vec::new(), Vec::new());
-    for Seat { destination, cluster, lane } in seats {
-        let sender =
-            Sender::open(destination, cluster, lane, Arc::clone(&returns), Arc::clone(&stop));
+    for seat in seats {
+        let sender = Sender::open(seat, Arc::clone(&returns), Arc::clone(&stop));
         for place in 0..sender.consumers() {
             consumers.push(join_task(sender.clone().consume(place)));
         }

@@ -30,6 +30,7 @@ struct State {
     told: bool,
     retry: Limiter,
     held_up: Limiter,
+    distrust: Limiter,
     failover: Limiter,
     refused: Limiter,
     drop: Limiter,
@@ -125,6 +126,22 @@ impl Journal {
             cost = "nothing is lost: the batch is kept; a full queue pushes back on clients",
             hint,
             "Held back. Will ask again after interval.",
+        );
+    }
+
+    /// TLS stands between forebay and an endpoint that was looked at without a call.
+    pub(crate) fn distrusts(&self, now: Instant, endpoint: &str, error: &str) {
+        let Some(suppressed) = self.state.borrow_mut().distrust.pass(now) else {
+            return;
+        };
+        tracing::warn!(
+            destination = self.destination,
+            endpoint,
+            error,
+            suppressed,
+            cost = "the endpoint gets nothing; what is meant for it goes to others, or is kept",
+            hint = hint(FailureKind::Tls),
+            "No TLS with an endpoint. Will try it again.",
         );
     }
 
@@ -266,6 +283,10 @@ impl Limiter {
 fn hint(kind: FailureKind) -> &'static str {
     match kind {
         FailureKind::Connect => "check the endpoint and that the destination is running",
+        FailureKind::Tls => {
+            "the error says what to mend; files that were mended are read by themselves \
+             (tls.reload_interval), or at SIGHUP"
+        }
         FailureKind::Disconnected => "check the destination's log and what lies in between",
         FailureKind::Timeout => "check the destination's load, or raise `timeout`",
         FailureKind::Unavailable => "the destination is overloaded or restarting",

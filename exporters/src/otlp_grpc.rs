@@ -1,4 +1,5 @@
-//! `otlp_grpc`: unary Export over HTTP/2 with prior knowledge, several connections, own framing.
+//! `otlp_grpc`: unary Export over HTTP/2, in cleartext with prior knowledge or through TLS, several
+//! connections, own framing.
 //!
 //! Never retries an answer: each call of `send` is one attempt. (A request that met a connection
 //! in the moment of its closing is sent once more, to the same endpoint, within the same attempt;
@@ -18,6 +19,7 @@ use forebay_codec::signal::Signal;
 use forebay_net::dial::Target;
 use forebay_net::glommio_io::sleep;
 use forebay_net::http2::client::{Answer, Code, Failure, RequestHead, Why};
+use forebay_net::tls::outward::Initiator;
 use futures_lite::future::{or, yield_now};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
@@ -47,6 +49,8 @@ pub(crate) struct Wire {
     headers: HeaderMap,
     codec: RefCell<Codec>,
     lane: Arc<Lane>,
+    /// `None`: cleartext.
+    initiator: Option<Arc<Initiator>>,
 }
 
 /// One endpoint's HTTP/2 connections on one exporter core.
@@ -85,7 +89,7 @@ impl Call {
             Why::Malformed(reason) if !exchange.has_answered() => {
                 Call::Judged(Absence::garbage(&format!("an answer with {reason}")).verdict())
             }
-            Why::Ended if exchange.is_garbage() => Call::Judged(exchange.absence().verdict()),
+            Why::Ended if exchange.is_hopeless() => Call::Judged(exchange.absence().verdict()),
             Why::Unprocessed(_) | Why::Reset(Code::REFUSED_STREAM) => {
                 Call::TurnedAway { why: why(), is_untouched: true }
             }
@@ -96,7 +100,12 @@ impl Call {
 }
 
 impl Wire {
-    pub(crate) fn new(settings: &OtlpGrpc, pool: Pool, lane: &Arc<Lane>) -> Rc<Wire> {
+    pub(crate) fn new(
+        settings: &OtlpGrpc,
+        pool: Pool,
+        lane: &Arc<Lane>,
+        initiator: Option<Arc<Initiator>>,
+    ) -> Rc<Wire> {
         let codec = Codec::new(settings.compression);
         Rc::new(Wire {
             rules: Rules::of(settings, pool),
@@ -104,7 +113,15 @@ impl Wire {
             codec: RefCell::new(codec),
             settings: settings.clone(),
             lane: Arc::clone(lane),
+            initiator,
         })
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self.initiator {
+            Some(_) => "https",
+            None => "http",
+        }
     }
 }
 
@@ -112,12 +129,12 @@ impl Client {
     /// `address`: `host:port`. Connects to nothing yet.
     pub(crate) fn new(wire: &Rc<Wire>, address: &str) -> Rc<Client> {
         let authority = wire.settings.authority.as_deref().unwrap_or(address);
-        let uris = uris(authority);
+        let uris = uris(wire.scheme(), authority);
         let target = Target::parse(address)
             .ok_or_else(|| format!("the endpoint {address} names no host and port"));
         let connections = uris.as_ref().map_err(String::clone).and(target).map(|target| {
             let (count, lane) = (wire.settings.connections, Arc::clone(&wire.lane));
-            Rc::new(Connections::new(target, count, wire.rules, lane))
+            Rc::new(Connections::new(target, count, wire.rules, lane, wire.initiator.clone()))
         });
         let head = |uri| Rc::new(RequestHead::post(&uri, &wire.headers));
         Rc::new(Client {
@@ -187,7 +204,7 @@ impl Client {
 
     fn health_head(&self) -> &Rc<RequestHead> {
         self.health_head.get_or_init(|| {
-            let uri = format!("http://{}{}", self.authority, health::PATH);
+            let uri = format!("{}://{}{}", self.wire.scheme(), self.authority, health::PATH);
             let uri = uri.parse().expect("the same authority is in the heads of the signals");
             Rc::new(RequestHead::post(&uri, &health::headers(&self.wire.headers)))
         })
@@ -243,7 +260,7 @@ async fn call(exchange: &Rc<Exchange>, head: &Rc<RequestHead>, message: Vec<Byte
     }
 }
 
-fn uris(authority: &str) -> Result<[Uri; 4], String> {
+fn uris(scheme: &str, authority: &str) -> Result<[Uri; 4], String> {
     let mut uris = [const { None }; 4];
     for signal in Signal::ALL {
         let (version, service) = match signal {
@@ -252,7 +269,7 @@ fn uris(authority: &str) -> Result<[Uri; 4], String> {
             Signal::Logs => ("logs.v1", "LogsService"),
             Signal::Profiles => ("profiles.v1development", "ProfilesService"),
         };
-        let mut uri = format!("http://{authority}/opentelemetry.proto.collector.");
+        let mut uri = format!("{scheme}://{authority}/opentelemetry.proto.collector.");
         write!(uri, "{version}.{service}/Export").expect("a String takes every write");
         let parsed = uri.parse().map_err(|error| format!("{uri} is no URI: {error}"))?;
         uris[signal.index()] = Some(parsed);

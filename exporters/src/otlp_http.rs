@@ -1,4 +1,5 @@
-//! `otlp_http`: POST over HTTP/1.1 with kept-alive connections, protobuf or JSON.
+//! `otlp_http`: POST over HTTP/1.1 with kept-alive connections, in cleartext or through TLS,
+//! protobuf or JSON.
 //!
 //! Never retries an answer: each call of `send` is one attempt. (A request that met a kept-alive
 //! connection in the moment of its closing is sent once more over a fresh one, to the same endpoint
@@ -14,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use forebay_codec::signal::Signal;
 use forebay_net::glommio_io::sleep;
+use forebay_net::tls::outward::Initiator;
 use futures_lite::future::or;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use http_body_util::BodyExt;
@@ -42,6 +44,8 @@ pub(crate) struct Wire {
     headers: HeaderMap,
     codec: RefCell<Codec>,
     lane: Arc<Lane>,
+    /// `None`: cleartext.
+    initiator: Option<Arc<Initiator>>,
 }
 
 /// One endpoint's HTTP/1.1 connections on one exporter core.
@@ -56,11 +60,16 @@ pub(crate) struct Client {
 enum Exchange {
     Answered(Verdict),
     /// The connection closed before a byte of the answer came.
-    Closed(String),
+    Closed(FailureKind, String),
 }
 
 impl Wire {
-    pub(crate) fn new(settings: &OtlpHttp, pool: destination::Pool, lane: &Arc<Lane>) -> Rc<Wire> {
+    pub(crate) fn new(
+        settings: &OtlpHttp,
+        pool: destination::Pool,
+        lane: &Arc<Lane>,
+        initiator: Option<Arc<Initiator>>,
+    ) -> Rc<Wire> {
         let codec = Codec::new(settings.compression);
         Rc::new(Wire {
             rules: Rules::of(settings, pool),
@@ -68,6 +77,7 @@ impl Wire {
             codec: RefCell::new(codec),
             settings: settings.clone(),
             lane: Arc::clone(lane),
+            initiator,
         })
     }
 }
@@ -77,7 +87,8 @@ impl Client {
     pub(crate) fn new(wire: &Rc<Wire>, address: &str) -> Rc<Client> {
         let is_own = wire.settings.authority_of_endpoint;
         let host = is_own.then(|| HeaderValue::from_str(address).ok());
-        let pool = Pool::new(address, wire.rules, Arc::clone(&wire.lane));
+        let (lane, initiator) = (Arc::clone(&wire.lane), wire.initiator.clone());
+        let pool = Pool::new(address, wire.rules, lane, initiator);
         Rc::new(Client { host: host.flatten(), pool: Rc::new(pool), wire: Rc::clone(wire) })
     }
 
@@ -96,7 +107,7 @@ impl Client {
         };
         let mut connection = match self.pool.connection().await {
             Ok(connection) => connection,
-            Err(why) => return again(FailureKind::Connect, why),
+            Err(absence) => return absence.verdict(),
         };
         let body = match self.encode(request.signal, request.chain) {
             Ok(body) => body,
@@ -109,14 +120,14 @@ impl Client {
             let exchange = self.exchange(connection, url, body.clone());
             match within(timeout, exchange).await {
                 Exchange::Answered(verdict) => return verdict,
-                Exchange::Closed(_) if had_worked => {
+                Exchange::Closed(..) if had_worked => {
                     request.stats.repeated();
                     match self.pool.fresh().await {
                         Ok(fresh) => connection = fresh,
-                        Err(why) => return again(FailureKind::Connect, why),
+                        Err(absence) => return absence.verdict(),
                     }
                 }
-                Exchange::Closed(why) => return again(FailureKind::Disconnected, why),
+                Exchange::Closed(kind, why) => return again(kind, why),
             }
         }
     }
@@ -140,7 +151,8 @@ impl Client {
             }
             Err(error) => {
                 let text = format!("the connection ended without an answer: {}", said(&error));
-                return Exchange::Closed(text);
+                let kind = FailureKind::of_line(&error, FailureKind::Disconnected);
+                return Exchange::Closed(kind, text);
             }
         };
         let (head, body) = answer.into_parts();

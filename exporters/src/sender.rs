@@ -26,7 +26,7 @@ use futures_lite::future::or;
 
 use crate::batch::{Returns, Settled};
 use crate::cluster::Cluster;
-use crate::core::Stop;
+use crate::core::{Seat, Stop};
 use crate::destination::Destination;
 use crate::dispatch::{Dispatcher, Step};
 use crate::endpoints::Endpoint;
@@ -83,17 +83,13 @@ struct Place {
 
 impl Sender {
     /// Opens the destination's transport; called on the executor that will send.
-    pub(crate) fn open(
-        destination: Arc<Destination>,
-        cluster: Arc<Cluster>,
-        lane: Arc<Lane>,
-        returns: Arc<dyn Returns>,
-        stop: Arc<Stop>,
-    ) -> Rc<Sender> {
+    pub(crate) fn open(seat: Seat, returns: Arc<dyn Returns>, stop: Arc<Stop>) -> Rc<Sender> {
+        let journal = Rc::new(Journal::new(&seat.destination.name));
+        let transport = Transport::open(&seat, &journal);
+        let Seat { destination, cluster, lane, .. } = seat;
         let consumers = destination.queue.consumers.max(1);
-        let journal = Rc::new(Journal::new(&destination.name));
         Rc::new(Sender {
-            transport: Transport::open(&destination, &cluster, &lane, &journal),
+            transport,
             dispatcher: RefCell::new(cluster.dispatcher(&destination, fastrand::Rng::new())),
             journal,
             bytes_max: Transport::request_bytes_max(&destination),

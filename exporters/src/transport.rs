@@ -7,13 +7,12 @@ use bytes::Bytes;
 use forebay_codec::signal::Signal;
 use forebay_net::glommio_io::spawn;
 
-use crate::cluster::Cluster;
+use crate::core::Seat;
 use crate::debug::Terminal;
 use crate::destination::{Destination, Kind};
 use crate::endpoints::Endpoint;
 use crate::file::{self, Sink};
 use crate::journal::Journal;
-use crate::lane::Lane;
 use crate::stats::LaneStats;
 use crate::verdict::Verdict;
 use crate::{debug, otlp_grpc, otlp_http};
@@ -48,26 +47,22 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// Starts the task that tends the connections; called on the executor that will send.
-    pub(crate) fn open(
-        destination: &Arc<Destination>,
-        cluster: &Arc<Cluster>,
-        lane: &Arc<Lane>,
-        journal: &Rc<Journal>,
-    ) -> Transport {
+    pub(crate) fn open(seat: &Seat, journal: &Rc<Journal>) -> Transport {
+        let Seat { destination, cluster, lane, initiator } = seat;
         let pool = cluster.backends().pool;
         match &destination.kind {
             Kind::OtlpGrpc(settings) => {
-                let wire = otlp_grpc::Wire::new(settings, pool, lane);
+                let wire = otlp_grpc::Wire::new(settings, pool, lane, initiator.clone());
                 let clients = Clients::new(move |address| otlp_grpc::Client::new(&wire, address));
-                spawn(tender::tend(Rc::downgrade(&clients), cluster, journal));
+                spawn(tender::tend(Rc::downgrade(&clients), seat, journal));
                 Transport::Grpc(clients)
             }
             Kind::OtlpHttp(settings) => {
-                let wire = otlp_http::Wire::new(settings, pool, lane);
+                let wire = otlp_http::Wire::new(settings, pool, lane, initiator.clone());
                 let clients = Clients::new(move |address| otlp_http::Client::new(&wire, address));
                 let addresses = settings.addresses.clone();
                 if addresses.is_none() {
-                    spawn(tender::tend(Rc::downgrade(&clients), cluster, journal));
+                    spawn(tender::tend(Rc::downgrade(&clients), seat, journal));
                 }
                 Transport::Http { clients, addresses }
             }

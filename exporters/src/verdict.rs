@@ -4,11 +4,13 @@
 //! read to its end and understood counts as delivered, and only codes that OTLP 1.11 calls
 //! permanent end a batch. Everything that cannot be understood is tried again.
 
+use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use forebay_codec::compress::{DecompressError, Decompressor, Encoding};
 use forebay_codec::status::{PartialSuccess, Status};
 use forebay_net::grpc::code;
+use forebay_net::tls::fault::Fault;
 use http::{HeaderMap, StatusCode, header};
 
 mod grpc;
@@ -61,8 +63,10 @@ pub enum Remedy {
 /// Labels of failed attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureKind {
-    /// No connection: name not found, refused, unreachable, handshake failed.
+    /// No connection: name not found, refused, unreachable.
     Connect,
+    /// There is a connection, but the peers do not trust or understand each other.
+    Tls,
     /// The connection broke before an answer was complete.
     Disconnected,
     /// No answer within the timeout.
@@ -82,8 +86,9 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    pub const ALL: [FailureKind; 9] = [
+    pub const ALL: [FailureKind; 10] = [
         FailureKind::Connect,
+        FailureKind::Tls,
         FailureKind::Disconnected,
         FailureKind::Timeout,
         FailureKind::Unavailable,
@@ -94,6 +99,14 @@ impl FailureKind {
         FailureKind::Internal,
     ];
 
+    /// [`FailureKind::Tls`] if that is what failed in `error`.
+    pub(crate) fn of_line(error: &(dyn Error + 'static), otherwise: FailureKind) -> FailureKind {
+        match Fault::is_in(error) {
+            true => FailureKind::Tls,
+            false => otherwise,
+        }
+    }
+
     pub fn index(self) -> usize {
         self as usize
     }
@@ -102,6 +115,7 @@ impl FailureKind {
     pub fn name(self) -> &'static str {
         match self {
             FailureKind::Connect => "connect",
+            FailureKind::Tls => "tls",
             FailureKind::Disconnected => "disconnected",
             FailureKind::Timeout => "timeout",
             FailureKind::Unavailable => "unavailable",

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::future::or;
 use http::Uri;
@@ -20,6 +20,8 @@ use rustls::pki_types::ServerName;
 pub use self::line::Line;
 use self::secured::Secured;
 use crate::glommio_io::{Stream, blocking, sleep};
+use crate::tls::fault::Fault;
+use crate::tls::outward::server_name;
 
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,28 +68,34 @@ impl fmt::Display for Target {
 
 /// Resolves `target` and connects to the first of its addresses that answers, within `timeout` in
 /// all. `turn` says with which address to begin, so that connections spread over them. With
-/// `security` the TLS handshake follows, within one more `timeout`.
+/// `security` the TLS handshake follows, within what is left of `timeout`.
 ///
-/// The error names every address tried and what it said.
+/// The error names every address tried and what it said; of TLS it is a [`Fault`].
 pub async fn dial(
     target: &Target,
     turn: usize,
     timeout: Duration,
     security: Option<&Security>,
 ) -> io::Result<Line> {
+    let began = Instant::now();
     let stream = connect(target, turn, timeout).await?;
     let Some(Security { config, name }) = security else {
         return Ok(Line::Plain(stream));
     };
     let name = match name {
         Some(name) => name.clone(),
-        None => ServerName::try_from(target.host.clone()).map_err(|_| {
-            let text = format!("no certificate can be for the host {}", target.host);
-            io::Error::new(io::ErrorKind::InvalidInput, text)
-        })?,
+        None => server_name(&target.host).map_err(|why| Fault::because(&why))?,
     };
     let handshake = Secured::connect(stream, config.clone(), name);
-    Ok(Line::Secured(Box::new(within(timeout, "the TLS handshake", handshake).await?)))
+    let secured = or(handshake, async {
+        sleep(timeout.saturating_sub(began.elapsed())).await;
+        let why = format!(
+            "connecting and the handshake took longer than {timeout:?}: does the server speak TLS \
+             on this port?"
+        );
+        Err(Fault::because(&why).into())
+    });
+    Ok(Line::Secured(Box::new(secured.await?)))
 }
 
 async fn connect(target: &Target, turn: usize, timeout: Duration) -> io::Result<Stream> {

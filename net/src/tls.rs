@@ -1,9 +1,10 @@
-//! TLS on TCP connections, the server's side, sans-I/O: rustls behind a few calls.
+//! TLS on TCP connections, sans-I/O: rustls behind a few calls.
 //!
 //! A listener with TLS has an [`Acceptor`]; each of its connections has a `Session`: ciphertext
 //! goes in where it lies and comes out as plaintext, all answers of a turn leave as records of one
 //! buffer. [`settings`] makes what rustls needs from PEM texts, for TCP and for QUIC; [`peer`] is
-//! who a client proved to be.
+//! who a client proved to be. [`outward`] is what a client needs, and [`fault`] says why it got
+//! nowhere; its connections are `dial`'s.
 //!
 //! Always
 //! - A connection that exists keeps the terms that it began with; new ones get the newest, and
@@ -16,6 +17,8 @@
 
 mod certificate;
 mod der;
+pub mod fault;
+pub mod outward;
 pub mod peer;
 pub(crate) mod session;
 pub mod settings;

@@ -4,12 +4,16 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::pin::Pin;
 use std::sync::{Arc, mpsc};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use forebay_net::dial::{Line, Security, Target, dial};
 use forebay_net::glommio_io::start_executor;
+use forebay_net::tls::fault::Fault;
+use hyper::rt::Write as _;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
@@ -111,7 +115,7 @@ async fn exchange(line: &mut Line, pieces: &[Vec<u8>], expected: usize) -> Vec<u
                 let mut slices: Vec<IoSlice<'_>> =
                     shown.iter().map(|piece| IoSlice::new(piece)).collect();
                 slices[0] = IoSlice::new(&shown[0][skip..]);
-                if let std::task::Poll::Ready(sent) = line.poll_send(cx, &slices) {
+                if let Poll::Ready(sent) = line.poll_send(cx, &slices) {
                     skip += sent.expect("the peer reads");
                     moved = true;
                 }
@@ -120,17 +124,17 @@ async fn exchange(line: &mut Line, pieces: &[Vec<u8>], expected: usize) -> Vec<u
                     first += 1;
                 }
             }
-            if let std::task::Poll::Ready(received) = line.poll_receive(cx) {
+            if let Poll::Ready(received) = line.poll_receive(cx) {
                 let received = received.expect("the peer answers");
                 assert!(!received.is_empty(), "the peer ends too early, seed {SEED:#x}");
                 came.extend_from_slice(received);
                 moved = true;
             }
             if came.len() >= expected {
-                return std::task::Poll::Ready(());
+                return Poll::Ready(());
             }
             if !moved {
-                return std::task::Poll::Pending;
+                return Poll::Pending;
             }
         }
     })
@@ -199,6 +203,72 @@ fn a_peer_that_closes_with_or_without_goodbye_has_simply_ended_whatever_follows(
 }
 
 #[test]
+fn what_a_peer_said_before_it_broke_off_is_heard_though_nothing_can_be_sent_to_it_any_more() {
+    hears_a_peer_that_breaks_off(false);
+}
+
+#[test]
+fn hyper_which_stops_when_it_can_not_write_hears_such_a_peer_too() {
+    hears_a_peer_that_breaks_off(true);
+}
+
+/// `writes_on`: as hyper does, which takes an error of writing for the end of it all.
+fn hears_a_peer_that_breaks_off(writes_on: bool) {
+    let answer: Vec<u8> = (0..20_000_u32).map(|at| at as u8).collect();
+    let (may_answer, told_to) = mpsc::channel();
+    let (is_gone, gone) = mpsc::channel();
+    let said = answer.clone();
+    let server = server("breaks.test", move |mut stream| {
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).expect("the handshake");
+        }
+        told_to.recv().expect("the client has sent all that the kernel takes");
+        // Held back, it would be thrown away with the rest.
+        stream.sock.set_nodelay(true).expect("an option of sockets");
+        stream.write_all(&said).expect("the client's kernel takes it");
+        stream.flush().expect("the client's kernel takes it");
+        // What lies unread makes a reset of it, and on the loopback that has come when this ends.
+        drop(stream);
+        is_gone.send(()).expect("the client waits");
+    });
+    let security = named(&server, "breaks.test");
+    let (came, end) = with_line(server.address, security, async move |line| {
+        let mut line = line.expect("the handshake");
+        let load = vec![7; 64 << 10];
+        poll_fn(|cx| {
+            while let Poll::Ready(sent) = line.poll_send(cx, &[IoSlice::new(&load)]) {
+                assert!(sent.expect("the peer is there") > 0);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        may_answer.send(()).expect("the server waits");
+        gone.recv().expect("the server ends");
+        if writes_on {
+            for _ in 0..3 {
+                let written = poll_fn(|cx| Pin::new(&mut line).poll_write(cx, b"more")).await;
+                assert_eq!(written.expect("an end is the reader's to hear of"), 4);
+                let flushed = poll_fn(|cx| Pin::new(&mut line).poll_flush(cx)).await;
+                flushed.expect("an end is the reader's to hear of");
+            }
+        }
+        let mut came = Vec::new();
+        loop {
+            let before = came.len();
+            let received =
+                poll_fn(|cx| line.poll_receive(cx).map_ok(|bytes| came.extend_from_slice(bytes)));
+            let end = received.await.map_err(|error| error.kind());
+            if end.is_err() || came.len() == before {
+                return (came, end);
+            }
+        }
+    });
+    server.thread.join().expect("the server ends in order");
+    assert!(came == answer, "{} bytes came of {}, then {end:?}", came.len(), answer.len());
+    assert!(end.is_err(), "what was taken and never sent is an error");
+}
+
+#[test]
 fn a_peer_with_another_name_or_an_unknown_issuer_is_refused_and_the_error_says_so() {
     let only_handshake = |mut stream: StreamOwned<ServerConnection, TcpStream>| {
         let _ = stream.conn.complete_io(&mut stream.sock);
@@ -227,6 +297,22 @@ fn a_peer_that_speaks_no_tls_or_goes_away_is_refused_and_the_error_says_so() {
     let security = named(&plain, "plain.test");
     let text = refusal(plain, security);
     assert!(text.contains("TLS"), "{text}");
+
+    let silent = server("silent.test", |mut stream| {
+        let _ = io::copy(&mut stream.sock, &mut io::sink());
+    });
+    let (security, address) = (named(&silent, "silent.test"), silent.address);
+    let (tell, told) = mpsc::channel();
+    let executor = start_executor("line".to_owned(), None, move || async move {
+        let target = Target::parse(&address.to_string()).expect("an address");
+        let limit = Duration::from_millis(100);
+        let error = dial(&target, 0, limit, Some(&security)).await.err().expect("no line");
+        tell.send((Fault::is_in(&error), error.to_string())).expect("the test listens");
+    });
+    let (is_fault, text) = told.recv_timeout(TIMEOUT).expect("it gives up");
+    executor.expect("an executor").join().expect("it ends in order");
+    silent.thread.join().expect("the server ends in order");
+    assert!(is_fault && text.contains("took longer than 100ms"), "{text}");
 
     let gone = server("gone.test", |mut stream| {
         let mut hello = [0; 5];

@@ -54,15 +54,16 @@ class Collector:
 
     def start(self) -> None:
         config = self.folder / f"{self.name}.yaml"
-        config.write_text(
-            CONFIG.format(
-                grpc=self.grpc_port,
-                http=self.http_port,
-                health=self.health_port,
-                file=self.file,
-            )
-        )
+        config.write_text(self.config())
         self._server = Server(self.name, [BINARY, "--config", config, PROFILES], self.folder)
+
+    def config(self) -> str:
+        return CONFIG.format(
+            grpc=self.grpc_port,
+            http=self.http_port,
+            health=self.health_port,
+            file=self.file,
+        )
 
     def wait_ready(self) -> None:
         url = f"http://{LOOPBACK}:{self.health_port}/"

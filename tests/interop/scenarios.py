@@ -6,6 +6,7 @@ Each is a name and a function of a `Bench` that returns a note or raises `Failed
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import by_aioquic
 import by_curl
@@ -20,6 +21,7 @@ import http3_faults
 import profiles
 import proxies
 import refusals
+import secured
 import tls_scan
 import troubles
 import uploads
@@ -51,6 +53,7 @@ def all_scenarios() -> list[Scenario]:
         *behind_proxies(),
         *through_tls(),
         *over_http3(),
+        *with_tls(),
         *suites(),
     ]
 
@@ -148,6 +151,14 @@ def fleets() -> list[Scenario]:
         Scenario("a fleet of which one is killed", fleet.one_is_killed, forebay_only=True),
         Scenario("a fleet of which one hangs", fleet.one_hangs, forebay_only=True),
         Scenario("traces stay together", fleet.traces_stay_together, forebay_only=True),
+    ]
+
+
+def with_tls() -> list[Scenario]:
+    """A Collector that wants a certificate, over both exporters."""
+    return [
+        Scenario(f"mutual TLS to a Collector, {out} out", partial(secured.mutual, protocol=out))
+        for out in ("grpc", "http", "http-json")
     ]
 
 

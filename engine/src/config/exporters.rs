@@ -9,10 +9,12 @@ pub(crate) mod headers;
 pub(crate) mod load_balancing;
 pub(crate) mod local;
 pub(crate) mod otlp;
+pub(crate) mod tls;
 
 use forebay_codec::signal::Signal;
 use forebay_exporters::destination::{Backends, Destination, Kind, Queue, Retry};
 
+use super::plan::TlsOut;
 use super::problem::{Place, Problem, Report};
 use super::section::{Component, Section};
 use delivery::BatchWish;
@@ -37,6 +39,8 @@ const KINDS_AND_ALIASES: [&str; 9] = [
 pub(crate) struct Exporter {
     pub(crate) place: Place,
     pub(crate) destination: Destination,
+    /// `None`: cleartext.
+    pub(crate) tls: Option<TlsOut>,
     /// Only exporters over the network have a say in batching and acks.
     pub(crate) remote: Option<Remote>,
 }
@@ -88,6 +92,7 @@ pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Exporte
                 fails_over: false,
                 keeps_refused: false,
             },
+            tls: made.tls,
             remote: made.remote,
         });
     }
@@ -99,6 +104,8 @@ pub(crate) struct Made {
     pub(crate) kind: Kind,
     /// `None`: this machine.
     pub(crate) backends: Option<Backends>,
+    /// `None`: cleartext.
+    pub(crate) tls: Option<TlsOut>,
     pub(crate) queue: Queue,
     pub(crate) retry: Retry,
     pub(crate) remote: Option<Remote>,
@@ -106,7 +113,7 @@ pub(crate) struct Made {
 
 impl Made {
     pub(crate) fn local(kind: Kind, queue: Queue) -> Made {
-        Made { kind, backends: None, queue, retry: Retry::default(), remote: None }
+        Made { kind, backends: None, tls: None, queue, retry: Retry::default(), remote: None }
     }
 }
 

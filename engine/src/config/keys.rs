@@ -93,7 +93,7 @@ pub(crate) const TABLES: &[&Table] = &[
     &super::exporters::otlp::KEEPALIVE,
     &super::exporters::otlp::HTTP,
     &super::exporters::otlp::COMPRESSION_PARAMS,
-    &super::exporters::otlp::TLS,
+    &super::exporters::tls::TLS,
     &super::exporters::endpoints::ENDPOINT,
     &super::exporters::discovery::DISCOVERY,
     &super::exporters::discovery::STATIC,

@@ -23,6 +23,8 @@ pub struct Plan {
     pub destinations: Vec<Destination>,
     /// By destination: where what it refuses for good is kept.
     pub dead_letters: Vec<Option<u16>>,
+    /// By destination: how it is reached; `None`: in cleartext.
+    pub tls_out: Vec<Option<TlsOut>>,
     pub pipelines: Vec<Pipeline>,
     pub engine: Engine,
     pub telemetry: Telemetry,
@@ -86,6 +88,27 @@ pub struct Tls {
     pub curves: Vec<String>,
     /// Default 1 min; zero: only at SIGHUP.
     pub reload_interval: Duration,
+}
+
+/// The `tls` block of an exporter. Its files were good when the plan was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsOut {
+    /// Whom to trust.
+    pub ca: Option<Pem>,
+    /// The system's CAs, too, or alone.
+    pub trusts_system: bool,
+    /// What is shown to a destination that asks for it.
+    pub own: Option<PemPair>,
+    /// False: whoever answers is taken for the destination.
+    pub verifies: bool,
+    /// What its certificate must be for; `None`: the host of the endpoint.
+    pub server_name: Option<String>,
+    pub version_min: Version,
+    pub version_max: Version,
+    /// Default 1 min; zero: only at SIGHUP.
+    pub reload_interval: Duration,
+    /// What is spoken above, by its ALPN name.
+    pub protocol: &'static str,
 }
 
 /// A certificate with its chain, and its key.

@@ -24,7 +24,7 @@ pub(crate) const HEALTH_CHECK: Table = Table {
         only("path", "/", "the answer is at `/`"),
         ignored("check_collector_pipeline", "routes are always part of the answer"),
         ignored("response_body", "the body says what is wrong"),
-        refused("tls", "TLS is not supported yet: remove it"),
+        refused("tls", "it answers in cleartext: remove it"),
         refused("auth", "remove it; keep the address on localhost or in the pod"),
         refused("cors", "remove it"),
     ],

@@ -9,6 +9,7 @@ mod plans;
 mod problems;
 mod robustness;
 mod tls;
+mod tls_out;
 
 use super::problem::Problem;
 use super::{Loaded, Source, load_in};

@@ -390,8 +390,8 @@ fn certificates(page: &mut Page, view: &View) {
                     ShownKind::RevocationList => shown.subject.as_str(),
                 };
                 let labels = [
-                    ("receiver", door.receiver.as_str()),
-                    ("protocols", door.protocols),
+                    ("receiver", door.site.receiver.as_str()),
+                    ("protocols", door.site.protocols),
                     (label, which),
                 ];
                 page.sample(name, &labels, shown.not_after);
@@ -404,8 +404,8 @@ fn certificates(page: &mut Page, view: &View) {
         let (ok, failed) = door.reloads();
         for (result, count) in [("ok", ok), ("failed", failed)] {
             let labels = [
-                ("receiver", door.receiver.as_str()),
-                ("protocols", door.protocols),
+                ("receiver", door.site.receiver.as_str()),
+                ("protocols", door.site.protocols),
                 ("result", result),
             ];
             page.sample(name, &labels, count);

@@ -55,6 +55,7 @@ impl Outcome {
             (FailureKind::Unavailable, _) => Outcome::Unwell,
             (
                 FailureKind::Connect
+                | FailureKind::Tls
                 | FailureKind::Disconnected
                 | FailureKind::Timeout
                 | FailureKind::Garbage,

@@ -472,8 +472,8 @@ fn answers_say_of_the_endpoint_what_they_mean() {
     for status in [400, 401, 403, 404, 413] {
         assert_eq!(said(status, None), Outcome::Answered, "{status}");
     }
-    let unanswered = [FailureKind::Connect, FailureKind::Disconnected, FailureKind::Timeout];
-    for kind in unanswered {
+    use FailureKind::{Connect, Disconnected, Timeout, Tls};
+    for kind in [Connect, Tls, Disconnected, Timeout] {
         assert_eq!(Outcome::of(&again(kind, "")), Outcome::Failure, "{kind:?}");
     }
     assert_eq!(Outcome::of(&again(FailureKind::Internal, "")), Outcome::Unsent);

@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use forebay_net::dial::Target;
 use forebay_net::glommio_io::{sleep, spawn};
+use forebay_net::tls::outward::Initiator;
 use futures_lite::future::{or, yield_now};
 
 use super::exchange::Exchange;
@@ -32,6 +34,8 @@ pub(super) struct Connections {
     pub(super) target: Target,
     pub(super) rules: Rules,
     pub(super) lane: Arc<Lane>,
+    /// `None`: cleartext.
+    pub(super) initiator: Option<Arc<Initiator>>,
     slots: Vec<Slot>,
     /// How many times the endpoint was dialled.
     pub(super) dialled: Cell<usize>,
@@ -94,6 +98,16 @@ impl Absence {
         Absence { kind: FailureKind::Connect, why }
     }
 
+    /// What broke below HTTP/2; `doing` goes before the error's own words.
+    pub(super) fn below(error: &io::Error, doing: &str) -> Absence {
+        let kind = FailureKind::of_line(error, FailureKind::Connect);
+        Absence { kind, why: format!("{doing}{error}") }
+    }
+
+    pub(super) fn is_of_tls(&self) -> bool {
+        self.kind == FailureKind::Tls
+    }
+
     /// What came was something else, for this reason.
     pub(super) fn garbage(why: &str) -> Absence {
         let why = format!("what came is no HTTP/2: {why}; is this a gRPC endpoint?");
@@ -117,7 +131,13 @@ enum Choice {
 
 impl Connections {
     /// Makes none yet.
-    pub(super) fn new(target: Target, count: usize, rules: Rules, lane: Arc<Lane>) -> Connections {
+    pub(super) fn new(
+        target: Target,
+        count: usize,
+        rules: Rules,
+        lane: Arc<Lane>,
+        initiator: Option<Arc<Initiator>>,
+    ) -> Connections {
         let slot = || Slot {
             state: RefCell::new(State::Idle),
             is_wanted: Cell::new(false),
@@ -128,6 +148,7 @@ impl Connections {
             target,
             rules,
             lane,
+            initiator,
             slots: std::iter::repeat_with(slot).take(count.max(1)).collect(),
             dialled: Cell::new(0),
             is_warm: Cell::new(false),

@@ -49,7 +49,7 @@ pub(super) struct Exchange {
     /// The task that moves the bytes.
     driver: RefCell<Option<Waker>>,
     /// What broke the connection below HTTP/2.
-    lost: RefCell<Option<String>>,
+    lost: RefCell<Option<Absence>>,
     /// It has carried an answer: whatever ends it, it was a connection.
     answered: Cell<bool>,
     /// Requests that timed out since the last answer.
@@ -195,15 +195,21 @@ impl Exchange {
 
     /// Why the connection takes nothing more.
     pub(super) fn absence(&self) -> Absence {
-        match self.is_garbage() {
-            true => Absence::garbage(&self.why()),
-            false => Absence::connect(self.why()),
+        match (self.is_garbage(), &*self.lost.borrow()) {
+            (true, _) => Absence::garbage(&self.why()),
+            (false, Some(lost)) => lost.clone(),
+            (false, None) => Absence::connect(self.why()),
         }
+    }
+
+    /// Whether the peer has shown that it is not the one to speak to, or will not be spoken to.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.is_garbage() || self.lost.borrow().as_ref().is_some_and(Absence::is_of_tls)
     }
 
     pub(super) fn why(&self) -> String {
         if let Some(lost) = &*self.lost.borrow() {
-            return lost.clone();
+            return lost.why.clone();
         }
         match self.client.borrow().end() {
             Some(end) => end.to_string(),
@@ -325,7 +331,7 @@ impl Exchange {
         let mut client = self.client.borrow_mut();
         // What ended it before is the better reason.
         if client.end().is_none() {
-            self.lost.replace(Some(format!("the connection broke: {error}")));
+            self.lost.replace(Some(Absence::below(error, "the connection broke: ")));
         }
         client.handle_eof();
     }

@@ -216,8 +216,9 @@ async fn connect(connections: &Connections) -> Result<Rc<Exchange>, Absence> {
     let turn = connections.dialled.get();
     connections.dialled.set(turn.wrapping_add(1));
     let timeout = connections.rules.timeout;
-    let dialled = dial(&connections.target, turn, timeout, None).await;
-    let stream = dialled.map_err(|error| Absence::connect(error.to_string()))?;
+    let security = connections.initiator.as_ref().map(|initiator| initiator.security());
+    let dialled = dial(&connections.target, turn, timeout, security.as_deref()).await;
+    let stream = dialled.map_err(|error| Absence::below(&error, ""))?;
     let exchange = Exchange::new(connections.rules.keepalive);
     let (driven, counted) = (Rc::clone(&exchange), Counted::new(&connections.lane));
     spawn(async move {

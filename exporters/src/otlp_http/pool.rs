@@ -6,6 +6,7 @@
 //! once, whatever its peer does. Starts one task per connection, none per request.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,12 +15,14 @@ use std::time::{Duration, Instant};
 
 use forebay_net::dial::{Target, dial};
 use forebay_net::glommio_io::{sleep, spawn};
+use forebay_net::tls::outward::Initiator;
 use futures_lite::future::or;
 use hyper::client::conn::http1::{self, SendRequest};
 
 use super::body::ChainBody;
 use crate::destination::{self, OtlpHttp};
 use crate::lane::Lane;
+use crate::verdict::{FailureKind, Verdict, again};
 
 /// A peer that closes a fresh connection sooner did not want it.
 const LIFE_MIN: Duration = Duration::from_secs(1);
@@ -50,12 +53,14 @@ impl Rules {
 
 pub(super) struct Pool {
     /// The error is for the log: the configuration and discovery refuse such addresses.
-    target: Result<Target, String>,
+    target: Result<Target, Absence>,
     rules: Rules,
     permits: Rc<Permits>,
     idle: RefCell<Vec<Pooled>>,
     turn: Cell<usize>,
     lane: Arc<Lane>,
+    /// `None`: cleartext.
+    initiator: Option<Arc<Initiator>>,
     /// Connections there are, in use and idle.
     open: Rc<Cell<usize>>,
     is_warming: Cell<bool>,
@@ -74,6 +79,24 @@ pub(super) struct Pooled {
     hold: Rc<Hold>,
 }
 
+/// Why there is no connection.
+#[derive(Clone, Debug)]
+pub(super) struct Absence {
+    kind: FailureKind,
+    why: String,
+}
+
+impl Absence {
+    fn of(target: &Target, error: &(dyn Error + 'static)) -> Absence {
+        let kind = FailureKind::of_line(error, FailureKind::Connect);
+        Absence { kind, why: format!("{target}: {error}") }
+    }
+
+    pub(super) fn verdict(self) -> Verdict {
+        again(self.kind, self.why)
+    }
+}
+
 /// What the pool and the connection's own task know of each other.
 #[derive(Default)]
 struct Hold {
@@ -85,8 +108,16 @@ struct Hold {
 }
 
 impl Pool {
-    pub(super) fn new(address: &str, rules: Rules, lane: Arc<Lane>) -> Pool {
-        let no_target = || format!("the endpoint {address} names no host and port");
+    pub(super) fn new(
+        address: &str,
+        rules: Rules,
+        lane: Arc<Lane>,
+        initiator: Option<Arc<Initiator>>,
+    ) -> Pool {
+        let no_target = || Absence {
+            kind: FailureKind::Connect,
+            why: format!("the endpoint {address} names no host and port"),
+        };
         Pool {
             target: Target::parse(address).ok_or_else(no_target),
             permits: Rc::new(Permits {
@@ -97,6 +128,7 @@ impl Pool {
             idle: RefCell::default(),
             turn: Cell::new(0),
             lane,
+            initiator,
             open: Rc::default(),
             is_warming: Cell::new(false),
             warmed: Cell::new(None),
@@ -120,7 +152,7 @@ impl Pool {
     }
 
     /// The connection that was used last, or a new one.
-    pub(super) async fn connection(&self) -> Result<Pooled, String> {
+    pub(super) async fn connection(&self) -> Result<Pooled, Absence> {
         // A peer that answered a request without reading all of it keeps its connection from ever
         // being ready: it is let go when the time is up.
         let kept = or(self.kept(), async {
@@ -150,7 +182,7 @@ impl Pool {
     }
 
     /// A connection that nobody has used yet.
-    pub(super) async fn fresh(&self) -> Result<Pooled, String> {
+    pub(super) async fn fresh(&self) -> Result<Pooled, Absence> {
         self.connect(self.target.clone()?).await
     }
 
@@ -204,13 +236,14 @@ impl Pool {
         Some(connection)
     }
 
-    async fn connect(&self, target: Target) -> Result<Pooled, String> {
+    async fn connect(&self, target: Target) -> Result<Pooled, Absence> {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
-        let dialled = dial(&target, turn, self.rules.connect_timeout, None).await;
-        let stream = dialled.map_err(|error| format!("{target}: {error}"))?;
+        let security = self.initiator.as_ref().map(|initiator| initiator.security());
+        let dialled = dial(&target, turn, self.rules.connect_timeout, security.as_deref()).await;
+        let stream = dialled.map_err(|error| Absence::of(&target, &error))?;
         let handshake = http1::handshake(stream).await;
-        let (sender, connection) = handshake.map_err(|error| format!("{target}: {error}"))?;
+        let (sender, connection) = handshake.map_err(|error| Absence::of(&target, &error))?;
         let hold = Rc::<Hold>::default();
         let (watched, idle_timeout) = (Rc::clone(&hold), self.rules.idle_timeout);
         let counted = Counted::new(&self.open, &self.lane);

@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 
 use forebay_net::dial::{Target, dial};
 use forebay_net::glommio_io::{sleep, spawn};
+use forebay_net::tls::fault::Fault;
+use forebay_net::tls::outward::Initiator;
 use futures_lite::future::or;
 
 use super::clients::{Clients, Tended};
 use crate::breaker::Transition;
 use crate::checkup::{Checkup, Due, Finding};
 use crate::cluster::Cluster;
+use crate::core::Seat;
 use crate::destination::Probe;
 use crate::endpoints::Snapshot;
 use crate::journal::Journal;
@@ -29,16 +32,18 @@ const WARM_ENDPOINTS_MAX: usize = 16;
 /// Ends soon after the clients are gone.
 pub(super) fn tend<C: Tended + 'static>(
     clients: Weak<Clients<C>>,
-    cluster: &Arc<Cluster>,
+    seat: &Seat,
     journal: &Rc<Journal>,
 ) -> impl Future<Output = ()> + 'static {
+    let (cluster, initiator) = (&seat.cluster, &seat.initiator);
     let mut reader = cluster.endpoints().reader();
     let settings = &cluster.backends().health_check;
     let is_checker = settings.probe != Probe::Off && cluster.claim_checks();
     let checker = is_checker.then(|| {
         let checkup = RefCell::new(Checkup::new(settings.clone(), fastrand::Rng::new()));
         let (cluster, journal) = (Arc::clone(cluster), Rc::clone(journal));
-        Rc::new(Checker { checkup, timeout: settings.timeout, cluster, journal })
+        let initiator = initiator.clone();
+        Rc::new(Checker { checkup, timeout: settings.timeout, cluster, journal, initiator })
     });
     let keeps_warm = cluster.backends().pool.warm;
     async move {
@@ -73,6 +78,7 @@ struct Checker {
     timeout: Duration,
     cluster: Arc<Cluster>,
     journal: Rc<Journal>,
+    initiator: Option<Arc<Initiator>>,
 }
 
 impl Checker {
@@ -95,7 +101,7 @@ impl Checker {
         let asking = async {
             match (&probe, client) {
                 (Probe::Grpc(service), Some(client)) => client.ask_health(service).await,
-                _ => connect(&address, timeout).await,
+                _ => self.connect(&address).await,
             }
         };
         let finding = or(asking, async {
@@ -114,14 +120,20 @@ impl Checker {
             self.journal.transition(Instant::now(), address, &transition, taking);
         }
     }
-}
 
-async fn connect(address: &str, timeout: Duration) -> Finding {
-    let Some(target) = Target::parse(address) else {
-        return Finding::Trouble("the address names no host and port".to_owned());
-    };
-    match dial(&target, 0, timeout, None).await {
-        Ok(_) => Finding::Connected,
-        Err(error) => Finding::Trouble(format!("no connection: {error}")),
+    async fn connect(&self, address: &str) -> Finding {
+        let Some(target) = Target::parse(address) else {
+            return Finding::Trouble("the address names no host and port".to_owned());
+        };
+        let security = self.initiator.as_ref().map(|initiator| initiator.security());
+        match dial(&target, 0, self.timeout, security.as_deref()).await {
+            Ok(_) => Finding::Connected,
+            Err(error) => {
+                if Fault::is_in(&error) {
+                    self.journal.distrusts(Instant::now(), address, &error.to_string());
+                }
+                Finding::Trouble(format!("no connection: {error}"))
+            }
+        }
     }
 }

@@ -85,7 +85,8 @@ impl Rig {
                 cluster.apply(Instant::now(), &list.endpoints);
             }
             clusters.push(Arc::clone(&cluster));
-            seats.push(Seat { destination: Arc::new(destination), cluster, lane });
+            let destination = Arc::new(destination);
+            seats.push(Seat { destination, cluster, lane, initiator: None });
         }
         before(&clusters);
         let thread = start("exporter".into(), None, seats, Arc::new(words), Arc::clone(&stop));

@@ -67,11 +67,11 @@ impl hyper::rt::Read for Line {
 
 impl hyper::rt::Write for Line {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, &[IoSlice::new(bytes)])
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -79,7 +79,10 @@ impl hyper::rt::Write for Line {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, slices)
+        match &mut *self {
+            Line::Plain(stream) => stream.poll_send(cx, slices),
+            Line::Secured(secured) => secured.poll_write(cx, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -89,7 +92,7 @@ impl hyper::rt::Write for Line {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Line::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Line::Secured(secured) => secured.poll_flush(cx),
+            Line::Secured(secured) => secured.poll_written(cx),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Knows no protocol above and reads no file. Always: of ciphertext on its way out there is at most
 //! one buffer, and nothing more is taken while it waits; who polls for bytes to come in also moves
-//! those that have to go out, so what was taken leaves without being asked for.
+//! those that have to go out, so what was taken leaves without being asked for. What the peer said
+//! before it stopped listening is heard to its end.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read as _, Write as _};
@@ -15,6 +16,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use crate::glommio_io::Stream;
+use crate::tls::fault::Fault;
 
 /// So much plaintext is sealed at once: a few records.
 const SEALED_AT_ONCE: usize = 64 << 10;
@@ -31,6 +33,8 @@ pub struct Secured {
     /// Ciphertext that the session had no room for.
     unread: Vec<u8>,
     plain: Box<[u8]>,
+    /// Why nothing can be sent any more; told once there is nothing left to read.
+    deaf: Option<io::Error>,
 }
 
 impl Secured {
@@ -45,7 +49,7 @@ impl Secured {
         session.set_buffer_limit(Some(SEALED_AT_ONCE));
         let plain = vec![0; PLAIN_BYTES].into_boxed_slice();
         let (sealed, unread) = (Vec::new(), Vec::new());
-        let mut secured = Secured { stream, session, sealed, sent: 0, unread, plain };
+        let mut secured = Secured { stream, session, sealed, sent: 0, unread, plain, deaf: None };
         poll_fn(|cx| secured.poll_handshake(cx)).await?;
         Ok(secured)
     }
@@ -68,20 +72,28 @@ impl Secured {
     ) -> Poll<io::Result<&[u8]>> {
         let room = bytes_max.min(PLAIN_BYTES);
         // What waits to be sent must not wait for an answer.
-        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
-            return Poll::Ready(Err(error));
+        if self.deaf.is_none()
+            && let Poll::Ready(Err(error)) = self.poll_flush(cx)
+        {
+            self.deaf = Some(error);
         }
         loop {
             match self.session.reader().read(&mut self.plain[..room]) {
+                Ok(0) => return Poll::Ready(self.ended()),
                 Ok(count) => return Poll::Ready(Ok(&self.plain[..count])),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // Many servers close without saying so; above TLS every message has its end.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Poll::Ready(Ok(&[]));
+                    return Poll::Ready(self.ended());
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
-            ready!(self.poll_feed(cx))?;
+            // An alert says more than a socket that takes nothing.
+            if let Err(error) = ready!(self.poll_feed(cx)) {
+                let is_told = Fault::is_in(&error);
+                let deaf = self.deaf.take().filter(|_| !is_told);
+                return Poll::Ready(Err(deaf.unwrap_or(error)));
+            }
         }
     }
 
@@ -97,6 +109,34 @@ impl Secured {
             return Poll::Ready(Err(error));
         }
         Poll::Ready(Ok(taken))
+    }
+
+    /// As [`Secured::poll_send`], for who hears nothing more once it can't send: a peer that takes
+    /// no more seems to take all, and the reader is told, after what the peer had to say.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.deaf.is_none() {
+            match ready!(self.poll_send(cx, slices)) {
+                Err(error) if is_of_a_deaf_peer(&error) => self.deaf = Some(error),
+                sent => return Poll::Ready(sent),
+            }
+        }
+        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+    }
+
+    /// As [`Secured::poll_flush`], for the same.
+    pub fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.deaf.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(self.poll_flush(cx)) {
+            Err(error) if is_of_a_deaf_peer(&error) => self.deaf = Some(error),
+            flushed => return Poll::Ready(flushed),
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Hands all that was taken to the kernel.
@@ -124,6 +164,10 @@ impl Secured {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
+    fn ended(&mut self) -> io::Result<&[u8]> {
+        self.deaf.take().map_or(Ok(&[]), Err)
+    }
+
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.session.is_handshaking() {
             ready!(self.poll_flush(cx))?;
@@ -145,8 +189,9 @@ impl Secured {
             let is_end = came.is_empty();
             self.judged(cx, fed.map(drop))?;
             if is_end && self.session.is_handshaking() {
-                let text = "the peer closed in the middle of the TLS handshake";
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
+                let why = "the server closed in the middle of the TLS handshake: does it speak TLS \
+                           on this port?";
+                return Poll::Ready(Err(Fault::because(why).into()));
             }
             return Poll::Ready(Ok(()));
         }
@@ -181,6 +226,10 @@ fn feed(session: &mut ClientConnection, ciphertext: &[u8]) -> io::Result<usize> 
     }
 }
 
+fn is_of_a_deaf_peer(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 fn refused(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("TLS: {error}"))
+    Fault::of(&error).into()
 }

@@ -29,7 +29,7 @@ const CURVES: [(&str, &dyn SupportedKxGroup); 5] = [
     ("SecP256r1MLKEM768", kx_group::SECP256R1MLKEM768),
 ];
 
-/// PEM texts: a chain, the server's own certificate first, and its key.
+/// PEM texts: a chain, our own certificate first, and its key.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     /// For messages: where the texts come from.
@@ -80,7 +80,7 @@ impl Door {
     }
 }
 
-/// What a server says who it is, or by what it refuses clients: what is out of date one day.
+/// Who we say we are, or by what we refuse clients: what is out of date one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub kind: ShownKind,
@@ -148,7 +148,7 @@ pub fn terms(settings: &Settings, tickets: TicketKeys) -> Result<Terms, String> 
     let (certificates, mut shown) = Certificates::read(&settings.identities, &provider)?;
     shown.extend(lists(settings));
     let never_shown = certificates.never_shown.clone();
-    let versions = versions(settings)?;
+    let versions = versions_of(settings.version_min, settings.version_max)?;
     let config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions)
         .map_err(|error| format!("cipher suites, curves and versions do not fit: {error}"))?
@@ -208,11 +208,14 @@ fn curves(names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, String
     names.iter().map(find).collect()
 }
 
-fn versions(settings: &Settings) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
-    if settings.version_min > settings.version_max {
+pub(super) fn versions_of(
+    min: Version,
+    max: Version,
+) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
+    if min > max {
         return Err("min_version is higher than max_version".to_owned());
     }
-    let range = settings.version_min..=settings.version_max;
+    let range = min..=max;
     let all = [(Version::Tls12, &TLS12), (Version::Tls13, &TLS13)];
     Ok(all.into_iter().filter(|(v, _)| range.contains(v)).map(|(_, version)| version).collect())
 }
@@ -257,7 +260,7 @@ fn lists(settings: &Settings) -> impl Iterator<Item = Shown> {
     })
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(chain) if chain.is_empty() => Err("no CERTIFICATE in it".to_owned()),
@@ -336,7 +339,7 @@ impl Certificates {
     }
 }
 
-fn read_identity(
+pub(super) fn read_identity(
     identity: &Identity,
     provider: &CryptoProvider,
 ) -> Result<(CertifiedKey, certificate::Certificate), String> {

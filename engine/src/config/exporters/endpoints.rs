@@ -19,7 +19,7 @@ use crate::config::values;
 pub(crate) const ENDPOINT: Table = Table {
     path: "exporters.<otlp_grpc|otlp_http>[/name].endpoints[]",
     keys: &[
-        value("endpoint", "host:port or http://host:port", "", "Required. As the one `endpoint`."),
+        value("endpoint", "as the one `endpoint`", "", "Required."),
         value(
             "weight",
             "share",

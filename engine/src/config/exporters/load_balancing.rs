@@ -8,6 +8,7 @@ use forebay_exporters::discovery::Discovery;
 use super::discovery::{NO_CLOUD_MAP, NO_K8S};
 use super::endpoints::{self, Found};
 use super::otlp::fleet;
+use super::tls::Ways;
 use super::{Made, balancing, discovery, otlp};
 use crate::config::keys::{Table, block, ignored, refused, value};
 use crate::config::problem::Problem;
@@ -81,7 +82,7 @@ pub(crate) fn read(section: &Section<'_>) -> Option<Made> {
     if protocol.entry("otlp").is_none() {
         let problem = Problem::error(&protocol.place, format!("{}.otlp is missing", protocol.path))
             .why("it says how the endpoints are reached")
-            .hint("write protocol: {otlp: {tls: {insecure: true}}} for cleartext");
+            .hint("write protocol: {otlp: {}} for TLS, {otlp: {tls: {insecure: true}}} without");
         section.report.add(problem);
     }
     let otlp = protocol.block("otlp", &otlp::GRPC);
@@ -98,9 +99,9 @@ pub(crate) fn read(section: &Section<'_>) -> Option<Made> {
         section.report.add(Problem::warning(otlp.place_of("endpoint"), what).why(why));
     }
     let name = found.as_ref().and_then(|found| found.name.clone());
-    let insecure = otlp::is_insecure(&otlp);
-    if protocol.entry("otlp").is_some() && !insecure {
-        fleet::refuse_tls(&otlp, "have no http://");
+    let ways = Ways::of(&otlp);
+    if protocol.entry("otlp").is_some() {
+        ways.note(None);
     }
     let mut settings = otlp::grpc_settings(&otlp, name);
     if let Some(timeout) = section.read("timeout", otlp::attempt) {
@@ -122,7 +123,10 @@ pub(crate) fn read(section: &Section<'_>) -> Option<Made> {
             section.report.add(Problem::warning(otlp.place_of(key), what).why(why));
         }
     }
-    otlp::remote(&otlp, queue, retry, Kind::OtlpGrpc(settings), backends, Vec::new())
+    let tls = ways.settled("h2", settings.authority.as_deref());
+    let kind = Kind::OtlpGrpc(settings);
+    let made = otlp::remote(&otlp, queue, retry, kind, backends, Vec::new());
+    Some(Made { tls, ..made? })
 }
 
 fn found(section: &Section<'_>, resolver: &Section<'_>) -> Option<Found> {

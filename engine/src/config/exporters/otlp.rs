@@ -1,4 +1,4 @@
-//! `otlp_grpc` and `otlp_http`: OTLP to the next hop, in cleartext for now.
+//! `otlp_grpc` and `otlp_http`: OTLP to the next hop.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use http::header::HeaderValue;
 use http::uri::{Authority, Uri};
 
 use super::endpoints::{Found, Target, authority};
+use super::tls::{Way, Ways};
 use super::{Made, Remote, delivery, headers};
 use crate::config::keys::{Table, block, ignored, only, refused, value};
 use crate::config::section::Section;
@@ -20,7 +21,6 @@ pub(crate) mod fleet;
 
 use fleet::{FLEET, given, grpc_fleet, guarded, http_fleet};
 
-const NO_TLS: &str = "TLS to destinations is not supported yet: end it in a proxy beside forebay";
 const NO_AUTH: &str = "authenticators are not supported: set headers.authorization";
 const OWN_BUFFERS: &str = "batches are written as they are, without copies into a buffer";
 
@@ -29,11 +29,11 @@ pub(crate) const GRPC: Table = Table {
     keys: &[
         value(
             "endpoint",
-            "host:port or http://host:port",
+            "host:port, http://host:port or https://host:port",
             "",
-            "One of `endpoint`, `endpoints` and `discovery` is required. Without a scheme set \
-            `tls.insecure: true`, as for the Collector. `dns:///host:port`: all addresses of the \
-            name, as `discovery.dns`.",
+            "One of `endpoint`, `endpoints` and `discovery` is required. Without a scheme it is \
+            TLS unless `tls.insecure` is true, as for the Collector. `dns:///host:port`: all \
+            addresses of the name, as `discovery.dns`.",
         ),
         block("endpoints", "forebay's own: a list of such texts, or of `{endpoint, weight}`."),
         block("discovery", "forebay's own: a source that knows the endpoints."),
@@ -50,7 +50,7 @@ pub(crate) const GRPC: Table = Table {
         block("retry_budget", "forebay's own: how many retries all endpoints together may see."),
         block("health_check", "forebay's own: how endpoints are looked at."),
         block("pool", "forebay's own: how long connections live."),
-        block("tls", "Only `insecure`."),
+        block("tls", "Whom to trust, and what to show. Absent: TLS, and the system's CAs."),
         value("compression", "gzip, zstd, snappy or none", "gzip", "Of each message."),
         value("timeout", "duration", "5s", "For one attempt."),
         value("headers", "map of texts", "{}", "Sent with each request; never shown or logged."),
@@ -101,13 +101,16 @@ pub(crate) const HTTP: Table = Table {
     keys: &[
         value(
             "endpoint",
-            "http://host[:port][/path]",
+            "http[s]://host[:port][/path]",
             "",
             "Required, unless each signal in use \
             has its own. `/v1/traces` and so on is added. With `endpoints` or `discovery`: what \
             requests name as their host and path, and not where they go.",
         ),
-        block("endpoints", "forebay's own: a list of `http://host:port` or `{endpoint, weight}`."),
+        block(
+            "endpoints",
+            "forebay's own: a list of `http[s]://host:port` or `{endpoint, weight}`.",
+        ),
         block("discovery", "forebay's own: a source that knows the endpoints."),
         block("balancing", "forebay's own: which endpoint gets a batch."),
         block("circuit_breaker", "forebay's own: when an endpoint is left alone."),
@@ -118,7 +121,7 @@ pub(crate) const HTTP: Table = Table {
         value("metrics_endpoint", "URL", "", "For metrics."),
         value("logs_endpoint", "URL", "", "For logs."),
         value("profiles_endpoint", "URL", "", "For profiles."),
-        block("tls", "Only `insecure`, which the scheme says already."),
+        block("tls", "Whom to trust, and what to show, where the scheme is `https`."),
         value("encoding", "proto or json", "proto", "Of each request."),
         value(
             "compression",
@@ -157,7 +160,7 @@ pub(crate) const HTTP: Table = Table {
         only("disable_keep_alives", "false", "connections are kept: remove it"),
         ignored("max_idle_conns", "idle connections count towards max_conns_per_host"),
         ignored("max_idle_conns_per_host", "idle connections count towards max_conns_per_host"),
-        ignored("force_attempt_http2", "in cleartext HTTP/1.1 is what every receiver speaks"),
+        ignored("force_attempt_http2", "HTTP/1.1 is what every receiver speaks"),
         ignored("http2_read_idle_timeout", "HTTP/1.1 is spoken"),
         ignored("http2_ping_timeout", "HTTP/1.1 is spoken"),
         ignored("read_buffer_size", OWN_BUFFERS),
@@ -182,28 +185,6 @@ pub(crate) const COMPRESSION_PARAMS: Table = Table {
         "gzip, zlib, deflate: -1 to 9; zstd: 1 to 22. None, or \
         -1, is the algorithm's default.",
     )],
-};
-
-pub(crate) const TLS: Table = Table {
-    path: "exporters.<otlp_grpc|otlp_http>[/name].tls",
-    keys: &[
-        value("insecure", "true or false", "false", "true: cleartext, the only way for now."),
-        ignored("insecure_skip_verify", "in cleartext there is nothing to verify"),
-        refused("ca_file", NO_TLS),
-        refused("ca_pem", NO_TLS),
-        refused("cert_file", NO_TLS),
-        refused("cert_pem", NO_TLS),
-        refused("key_file", NO_TLS),
-        refused("key_pem", NO_TLS),
-        refused("include_system_ca_certs_pool", NO_TLS),
-        refused("server_name_override", NO_TLS),
-        refused("min_version", NO_TLS),
-        refused("max_version", NO_TLS),
-        refused("cipher_suites", NO_TLS),
-        refused("curve_preferences", NO_TLS),
-        refused("reload_interval", NO_TLS),
-        refused("tpm", NO_TLS),
-    ],
 };
 
 const GRPC_ALGORITHMS: &[(&str, Algorithm)] = &[
@@ -231,12 +212,15 @@ const HTTP_CONNECTIONS_DEFAULT: u64 = 8;
 const PATHS: [&str; 4] = ["v1/traces", "v1/metrics", "v1/logs", "v1development/profiles"];
 
 pub(crate) fn grpc(section: &Section<'_>) -> Option<Made> {
-    let found = grpc_fleet(section, is_insecure(section));
+    let ways = Ways::of(section);
+    let found = grpc_fleet(section, &ways);
     let name = found.as_ref().and_then(|found| found.name.clone());
     let settings = grpc_settings(section, name);
     let backends = found.map(|found| guarded(section, found, settings.timeout, true));
+    let tls = ways.settled("h2", settings.authority.as_deref());
     // Last: all of the section's problems shall be found before it may be missing.
-    remote(section, section, section, Kind::OtlpGrpc(settings), backends, Vec::new())
+    let made = remote(section, section, section, Kind::OtlpGrpc(settings), backends, Vec::new());
+    Some(Made { tls, ..made? })
 }
 
 /// `name`: what requests call the peer unless `authority` says otherwise.
@@ -259,11 +243,12 @@ pub(crate) fn grpc_settings(section: &Section<'_>, name: Option<String>) -> Otlp
 }
 
 pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
-    let found = http_fleet(section, is_insecure(section));
+    let ways = Ways::of(section);
+    let found = http_fleet(section, &ways);
     let has_fleet = given(section, &FLEET[1..]);
     let (urls, signals_missing) = match has_fleet && section.given("endpoint").is_none() {
         true => (found.as_ref().and_then(nominal_urls), Vec::new()),
-        false => urls(section),
+        false => urls(section, &ways),
     };
     let algorithm = section.value("compression", values::choice(HTTP_ALGORITHMS));
     let level = level(&section.block("compression_params", &COMPRESSION_PARAMS), algorithm);
@@ -288,21 +273,28 @@ pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
     };
     let found = match has_fleet {
         true => found,
-        false => urls.and_then(|urls| Found::at(&address(&urls[0], 80))),
+        false => urls.and_then(|urls| Found::at(&address(&urls[0]))),
     };
     let backends = found.map(|found| guarded(section, found, settings.timeout, false));
-    remote(section, section, section, Kind::OtlpHttp(settings), backends, signals_missing)
+    // Where many share a URL, its host is what each of them must prove to be.
+    let named = has_fleet && !settings.authority_of_endpoint;
+    let name = settings.urls[0].authority().filter(|_| named).map(ToString::to_string);
+    let tls = ways.settled("http/1.1", name.as_deref());
+    let kind = Kind::OtlpHttp(settings);
+    let made = remote(section, section, section, kind, backends, signals_missing);
+    Some(Made { tls, ..made? })
 }
 
 /// `host:port` of a URL.
-fn address(url: &Uri, port_default: u16) -> String {
+fn address(url: &Uri) -> String {
+    let port_default = if url.scheme_str() == Some("https") { 443 } else { 80 };
     let port = url.port_u16().unwrap_or(port_default);
     format!("{}:{port}", url.host().unwrap_or_default())
 }
 
 /// If signals go to different hosts.
 fn own_addresses(urls: &[Uri; 4]) -> Option<[String; 4]> {
-    let addresses = urls.each_ref().map(|url| address(url, 80));
+    let addresses = urls.each_ref().map(address);
     addresses.windows(2).any(|pair| pair[0] != pair[1]).then_some(addresses)
 }
 
@@ -331,12 +323,9 @@ pub(crate) fn remote(
         }),
         kind,
         backends: None,
+        tls: None,
     };
     Some(Made { backends: Some(backends?), ..made })
-}
-
-pub(crate) fn is_insecure(section: &Section<'_>) -> bool {
-    section.block("tls", &TLS).flag("insecure")
 }
 
 fn require_endpoint(section: &Section<'_>) {
@@ -345,21 +334,20 @@ fn require_endpoint(section: &Section<'_>) {
     }
 }
 
-/// The forms a gRPC client of the Collector takes, less those that need TLS or a socket file.
-fn grpc_endpoint(text: &str, insecure: bool) -> Result<Target, String> {
-    let form = "must be host:port or http://host:port";
-    let target = match text.split_once("://") {
-        Some(("http", target)) => target.strip_suffix('/').unwrap_or(target),
-        Some(("https", _)) => return Err(without_tls("begin with https:")),
-        Some(("dns" | "passthrough", _)) if !insecure => {
-            return Err(without_tls("have no http://"));
-        }
+/// The forms a gRPC client of the Collector takes, less those that need a socket file.
+fn grpc_endpoint(text: &str, ways: &Ways<'_>) -> Result<Target, String> {
+    let form = "must be host:port, http://host:port or https://host:port";
+    let bare = |target: &'_ str| target.strip_suffix('/').unwrap_or(target).to_owned();
+    let (way, target) = match text.split_once("://") {
+        Some(("http", target)) => (Some(Way::Cleartext), bare(target)),
+        Some(("https", target)) => (Some(Way::Tls), bare(target)),
         Some(("dns", target)) if target.contains('@') => return Err(form.into()),
         Some(("dns", _)) => {
             let dns = Dns::of_target(text).map_err(|fault| format!("is wrong: {fault}"))?;
+            ways.note(None);
             return Ok(Target::Named(dns));
         }
-        Some(("passthrough", target)) => target.trim_start_matches('/'),
+        Some(("passthrough", target)) => (None, target.trim_start_matches('/').to_owned()),
         Some(("unix" | "unix-abstract", _)) => {
             return Err("is a unix socket, and those are not supported yet".into());
         }
@@ -367,26 +355,19 @@ fn grpc_endpoint(text: &str, insecure: bool) -> Result<Target, String> {
         None if text.starts_with("unix:") => {
             return Err("is a unix socket, and those are not supported yet".into());
         }
-        None if !insecure && !text.is_empty() => return Err(without_tls("have no http://")),
-        None => text,
+        None => (None, text.to_owned()),
     };
-    let authority = authority(target).ok_or(form)?;
+    let authority = authority(&target).ok_or(form)?;
     if authority.port_u16().is_none() {
         return Err(format!("needs a port: OTLP/gRPC usually has 4317, \"{authority}\" has none"));
     }
+    ways.note(way);
     Ok(Target::At(authority.to_string()))
 }
 
-fn without_tls(reason: &str) -> String {
-    format!(
-        "would need TLS, because endpoints that {reason} are encrypted: TLS to destinations is \
-        not supported yet: set tls.insecure: true, or write http://host:port"
-    )
-}
-
 /// URLs by signal, and the signals that have none. `None`: there is not one to use.
-fn urls(section: &Section<'_>) -> (Option<[Uri; 4]>, Vec<Signal>) {
-    let base = section.read("endpoint", url);
+fn urls(section: &Section<'_>, ways: &Ways<'_>) -> (Option<[Uri; 4]>, Vec<Signal>) {
+    let base = section.read("endpoint", |text| url(text, ways));
     let own = Signal::ALL.map(|signal| {
         let name = match signal {
             Signal::Traces => "traces_endpoint",
@@ -394,7 +375,9 @@ fn urls(section: &Section<'_>) -> (Option<[Uri; 4]>, Vec<Signal>) {
             Signal::Logs => "logs_endpoint",
             Signal::Profiles => "profiles_endpoint",
         };
-        section.read(name, url).or_else(|| under(base.as_ref()?, PATHS[signal.index()]))
+        section
+            .read(name, |text| url(text, ways))
+            .or_else(|| under(base.as_ref()?, PATHS[signal.index()]))
     });
     let missing: Vec<Signal> =
         Signal::ALL.into_iter().filter(|signal| own[signal.index()].is_none()).collect();
@@ -406,20 +389,19 @@ fn urls(section: &Section<'_>) -> (Option<[Uri; 4]>, Vec<Signal>) {
     (Some(own.map(|url| url.unwrap_or_else(|| any.clone()))), missing)
 }
 
-fn url(text: &str) -> Result<Uri, String> {
+fn url(text: &str, ways: &Ways<'_>) -> Result<Uri, String> {
     let form = "must be a URL such as http://collector:4318";
-    match text.split_once("://") {
-        Some(("http", _)) => {}
-        Some(("https", _)) => {
-            return Err("begins with https, and TLS to destinations is not supported yet: use \
-                http://, or a proxy beside forebay"
-                .into());
-        }
-        _ => return Err(format!("{form}; the scheme is missing or not http")),
-    }
+    let way = match text.split_once("://") {
+        Some(("http", _)) => Way::Cleartext,
+        Some(("https", _)) => Way::Tls,
+        _ => return Err(format!("{form}; the scheme is missing, or neither http nor https")),
+    };
     let uri: Uri = text.parse().map_err(|_| form.to_owned())?;
     match uri.authority().and_then(|part| authority(part.as_str())) {
-        Some(_) => Ok(uri),
+        Some(_) => {
+            ways.note(Some(way));
+            Ok(uri)
+        }
         None => Err(format!("{form}; credentials belong into headers.authorization")),
     }
 }
@@ -428,7 +410,8 @@ fn url(text: &str) -> Result<Uri, String> {
 fn under(base: &Uri, path: &str) -> Option<Uri> {
     let path = format!("{}/{path}", base.path().trim_end_matches('/'));
     let authority = base.authority()?.clone();
-    Uri::builder().scheme("http").authority(authority).path_and_query(path).build().ok()
+    let scheme = base.scheme_str().unwrap_or("http");
+    Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build().ok()
 }
 
 /// For endpoints that share no URL: paths are what counts of these, and the host if all of them

@@ -112,22 +112,17 @@ pub(super) fn read(protocol: &Section<'_>, table: &'static Table, is_quic: bool)
     let section = protocol.block("tls", table);
     let own = pair(&section)?;
     let path = |name| section.read(name, file_name).map(PathBuf::from);
+    let (version_min, version_max) = versions(&section);
     let tls = Tls {
         certificates: [vec![own], further(&section)].concat(),
         client_ca_file: path("client_ca_file"),
         client_crl_file: path("client_crl_file"),
-        version_min: section.value("min_version", version),
-        version_max: section.value("max_version", |text| match text {
-            "" => Ok(Version::Tls13),
-            text => version(text),
-        }),
+        version_min,
+        version_max,
         cipher_suites: names(&section, "cipher_suites"),
         curves: names(&section, "curve_preferences"),
-        reload_interval: section.duration("reload_interval"),
+        reload_interval: reload_interval(&section),
     };
-    if !tls.reload_interval.is_zero() && tls.reload_interval < Duration::from_secs(1) {
-        section.fault("reload_interval", "must be 0 or at least 1s");
-    }
     match tls::load(&tls, is_quic) {
         Ok(terms) => terms.never_shown.iter().for_each(|name| warn_of_nameless(&section, name)),
         Err(why) => {
@@ -140,6 +135,24 @@ pub(super) fn read(protocol: &Section<'_>, table: &'static Table, is_quic: bool)
     Some(tls)
 }
 
+/// The oldest and the newest.
+pub(crate) fn versions(section: &Section<'_>) -> (Version, Version) {
+    let min = section.value("min_version", version);
+    let max = section.value("max_version", |text| match text {
+        "" => Ok(Version::Tls13),
+        text => version(text),
+    });
+    (min, max)
+}
+
+pub(crate) fn reload_interval(section: &Section<'_>) -> Duration {
+    let interval = section.duration("reload_interval");
+    if !interval.is_zero() && interval < Duration::from_secs(1) {
+        section.fault("reload_interval", "must be 0 or at least 1s");
+    }
+    interval
+}
+
 fn warn_of_nameless(section: &Section<'_>, name: &str) {
     let what = format!("{}: no client ever gets {name}", section.key_path("certificates"));
     section.report.add(
@@ -150,7 +163,7 @@ fn warn_of_nameless(section: &Section<'_>, name: &str) {
 }
 
 /// Empty is no way to say that clients need no certificate: a variable may have lost its value.
-fn file_name(text: &str) -> Result<String, String> {
+pub(crate) fn file_name(text: &str) -> Result<String, String> {
     match text {
         "" => Err("is empty: name the file, or remove the key".to_owned()),
         text if values::is_content(text) => {
@@ -191,26 +204,33 @@ fn further(section: &Section<'_>) -> Vec<PemPair> {
 }
 
 /// A certificate and its key, each from a file or written out.
-fn pair(section: &Section<'_>) -> Option<PemPair> {
-    let one = |file: &str, pem: &str| {
-        let text = |name| section.read(name, values::text).filter(|text| !text.is_empty());
-        match (text(file), text(pem)) {
-            (Some(path), None) if values::is_content(&path) => {
-                section.fault(file, &format!("holds PEM text, not a path: use {pem}"));
-                None
-            }
-            (Some(path), None) => Some(Pem::File(path.into())),
-            (None, Some(text)) => Some(Pem::Text(text)),
-            (Some(_), Some(_)) => {
-                section.fault(pem, &format!("is given as well as {file}: remove one"));
-                None
-            }
-            (None, None) => {
-                section.fault(file, &format!("is missing: set it, or {pem}"));
-                None
-            }
-        }
-    };
-    let (chain, key) = (one("cert_file", "cert_pem"), one("key_file", "key_pem"));
+pub(crate) fn pair(section: &Section<'_>) -> Option<PemPair> {
+    let chain = own_pem(section, "cert_file", "cert_pem", true);
+    let key = own_pem(section, "key_file", "key_pem", true);
     Some(PemPair { chain: chain?, key: key? })
+}
+
+/// A text from a file, or written out. To do both is a mistake, and to do neither if it is needed.
+pub(crate) fn own_pem(
+    section: &Section<'_>,
+    file: &str,
+    pem: &str,
+    is_needed: bool,
+) -> Option<Pem> {
+    let text = |name| section.read(name, values::text).filter(|text| !text.is_empty());
+    match (text(file), text(pem)) {
+        (Some(path), None) if values::is_content(&path) => {
+            section.fault(file, &format!("holds PEM text, not a path: use {pem}"));
+        }
+        (Some(path), None) => return Some(Pem::File(path.into())),
+        (None, Some(text)) => return Some(Pem::Text(text)),
+        (Some(_), Some(_)) => {
+            section.fault(pem, &format!("is given as well as {file}: remove one"))
+        }
+        (None, None) if is_needed => {
+            section.fault(file, &format!("is missing: set it, or {pem}"));
+        }
+        (None, None) => {}
+    }
+    None
 }

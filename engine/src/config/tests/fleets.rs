@@ -198,7 +198,7 @@ fn the_collectors_load_balancing_exporter_is_otlp_with_hashing() {
 fn load_balancing_says_what_it_lacks_and_what_to_do_instead() {
     let otlp = "protocol: {otlp: {tls: {insecure: true}}}";
     let refuses = |keys: &str, expected: &[&str]| refuses("load_balancing", keys, expected);
-    let missing = ["load_balancing.resolver is missing", "protocol.otlp is missing & cleartext"];
+    let missing = ["load_balancing.resolver is missing", "protocol.otlp is missing & insecure"];
     refuses("", &missing);
     refuses(&format!("resolver: {{k8s: {{service: c}}}}, {otlp}"), &["k8s is not & headless"]);
     refuses(
@@ -206,7 +206,6 @@ fn load_balancing_says_what_it_lacks_and_what_to_do_instead() {
         &["resolver.aws_cloud_map is not supported & Route 53"],
     );
     let fixed = "resolver: {static: {hostnames: [a]}}";
-    refuses(&format!("{fixed}, protocol: {{otlp: }}"), &["otlp would need TLS & tls.insecure"]);
     refuses(&format!("{fixed}, {otlp}, routing_key: streamID"), &["can't be streamID & metric"]);
     refuses(&format!("{fixed}, {otlp}, routing_key: resource"), &["needs an attribute & service"]);
     refuses(
@@ -255,12 +254,7 @@ fn one_way_to_name_endpoints_is_enough_and_one_is_needed() {
 }
 
 #[test]
-fn fleets_that_would_need_tls_are_refused_and_credentials_are_not_repeated() {
-    refuses("otlp_grpc", "endpoints: ['a:1']", &["endpoints[0] would need TLS & insecure: true"]);
-    let found = "discovery: {dns: {hostname: a}}";
-    refuses("otlp_grpc", found, &["otlp_grpc would need TLS, because endpoints that are disc"]);
-    refuses("otlp_http", found, &["otlp_http would need TLS, because endpoints that are disc"]);
-    refuses("otlp_http", "endpoints: ['https://a:1']", &["https"]);
+fn credentials_in_endpoints_are_not_repeated() {
     for keys in [
         "endpoints: ['u:s3cret@a:1']",
         "endpoint: 'dns:///u:s3cret@a:1'",

@@ -115,19 +115,6 @@ fn refused_keys_may_be_null_which_is_how_not_set_is_written() {
 }
 
 #[test]
-fn destinations_that_would_need_tls_are_refused_unless_cleartext_is_asked_for() {
-    let tls = "TLS to destinations is not supported yet: set tls.insecure: true";
-    refuses(&grpc("endpoint: 'tempo:4317'"), &[tls]);
-    refuses(&grpc("endpoint: 'tempo:4317', tls: {insecure: false}"), &[tls]);
-    refuses(&grpc("endpoint: 'https://tempo:4317', tls: {insecure: true}"), &["TLS"]);
-    refuses(&grpc("endpoint: 'tempo:4317', tls: {insecure: true, ca_file: /a}"), &["tls.ca_file"]);
-    loaded(load_over(&grpc("endpoint: 'tempo:4317', tls: {insecure: true}")));
-    loaded(load_over(&grpc("endpoint: 'http://tempo:4317'")));
-    loaded(load_over(&grpc("endpoint: 'dns:///tempo:4317', tls: {insecure: true}")));
-    refuses("exporters: {otlp_http: {endpoint: 'https://a'}}", &["TLS & c.yaml:1:35"]);
-}
-
-#[test]
 fn endpoints_are_checked_and_credentials_in_them_are_not_repeated() {
     refuses(&grpc(""), &["otlp_grpc.endpoint is missing"]);
     refuses(&grpc("endpoint: 'http://tempo'"), &["needs a port"]);

@@ -121,4 +121,33 @@ pub(super) fn render(page: &mut Page, view: &View) {
             page.sample(name, &[("exporter", exporter)], bytes_max);
         }
     }
+    tls(page, view);
+}
+
+/// Of the exporters with TLS.
+fn tls(page: &mut Page, view: &View) {
+    let name = "forebay_exporter_tls_unverified";
+    page.family(name, "gauge", "1: it takes any certificate (tls.insecure_skip_verify).");
+    for outlet in view.tls.outlets() {
+        let labels = [("exporter", outlet.site.exporter.as_str())];
+        page.sample(name, &labels, u64::from(!outlet.site.is_verified()));
+    }
+    let name = "forebay_exporter_tls_certificate_not_after_seconds";
+    page.family(name, "gauge", "When its own certificate expires: seconds since 1970.");
+    for outlet in view.tls.outlets() {
+        for shown in outlet.shown() {
+            let exporter = outlet.site.exporter.as_str();
+            let labels = [("exporter", exporter), ("certificate", shown.name.as_str())];
+            page.sample(name, &labels, shown.not_after);
+        }
+    }
+    let name = "forebay_exporter_tls_reloads";
+    page.family(name, "counter", "Times that its TLS files had changed, by what became of it.");
+    for outlet in view.tls.outlets() {
+        let (ok, failed) = outlet.reloads();
+        for (result, count) in [("ok", ok), ("failed", failed)] {
+            let labels = [("exporter", outlet.site.exporter.as_str()), ("result", result)];
+            page.sample(name, &labels, count);
+        }
+    }
 }

@@ -40,7 +40,14 @@ fn everything() -> String {
 connectors: {routing: {default_pipelines: [logs/others], table: [{context: resource, \
         condition: 'attributes[\"k\"] == \"v\"', pipelines: [logs/others]}]}}";
     assert!(FLEETS.contains(grpc) && FLEETS.contains(logs));
-    FLEETS.replace(grpc, &format!("{grpc}, {http}")).replace(logs, routed)
+    let cleartext = "/nowhere}}, tls: {insecure: true}";
+    assert!(FLEETS.contains(cleartext));
+    let own = format!("cert_file: '{cert}', key_file: '{key}'");
+    let secured = format!("/nowhere}}}}, tls: {{insecure_skip_verify: true, {own}}}");
+    FLEETS
+        .replace(grpc, &format!("{grpc}, {http}"))
+        .replace(logs, routed)
+        .replace(cleartext, &secured)
 }
 
 /// A CA's certificate and its list of revoked ones, which is empty.

@@ -31,7 +31,7 @@ struct Field {
 }
 
 impl RequestHead {
-    /// `uri` says the authority and the path.
+    /// `uri` says the scheme, the authority and the path.
     pub fn post(uri: &Uri, headers: &HeaderMap) -> RequestHead {
         let field = |name: &str, value: &[u8], is_sensitive| Field {
             name: name.as_bytes().into(),
@@ -42,7 +42,7 @@ impl RequestHead {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let pseudo = [
             field(":method", b"POST", false),
-            field(":scheme", b"http", false),
+            field(":scheme", uri.scheme_str().unwrap_or("http").as_bytes(), false),
             field(":path", path.as_bytes(), false),
             field(":authority", authority.as_bytes(), false),
         ];

@@ -8,23 +8,23 @@ use forebay_exporters::destination::{Backends, Pool};
 use forebay_exporters::discovery::Discovery;
 use forebay_exporters::discovery::dns::Dns;
 
-use super::{address, grpc_endpoint, require_endpoint, url, without_tls};
+use super::{address, grpc_endpoint, require_endpoint, url};
 use crate::config::exporters::endpoints::{self, Found, Target, authority};
+use crate::config::exporters::tls::Ways;
 use crate::config::exporters::{balancing, guards};
-use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::values;
 
 /// One of them says who the endpoints are; `otlp_http` takes the first beside another.
 pub(super) const FLEET: [&str; 3] = ["endpoint", "endpoints", "discovery"];
 
-pub(super) fn grpc_fleet(section: &Section<'_>, insecure: bool) -> Option<Found> {
+pub(super) fn grpc_fleet(section: &Section<'_>, ways: &Ways<'_>) -> Option<Found> {
     if !given(section, &FLEET) {
         require_endpoint(section);
         return None;
     }
     match endpoints::the_one(section, &FLEET)? {
-        "endpoint" => match section.read("endpoint", |text| grpc_endpoint(text, insecure))? {
+        "endpoint" => match section.read("endpoint", |text| grpc_endpoint(text, ways))? {
             Target::At(address) => named(section, &address),
             Target::Named(dns) => match is_pick_first(section) {
                 true => Found::at(&Found::by(Discovery::Dns(dns)).name?),
@@ -32,7 +32,7 @@ pub(super) fn grpc_fleet(section: &Section<'_>, insecure: bool) -> Option<Found>
             },
         },
         "endpoints" => {
-            let parse = |text: &str| match grpc_endpoint(text, insecure)? {
+            let parse = |text: &str| match grpc_endpoint(text, ways)? {
                 Target::At(address) => Ok(address),
                 Target::Named(_) => Err("is a name to look up: set it as `endpoint`, or as \
                      discovery.dns"
@@ -41,12 +41,15 @@ pub(super) fn grpc_fleet(section: &Section<'_>, insecure: bool) -> Option<Found>
             let list = endpoints::list(section, "endpoints", &parse)?;
             Some(Found::by(Discovery::Static(list)))
         }
-        _ => discovered(section, insecure, 4317),
+        _ => {
+            ways.note(None);
+            endpoints::discovered(section, 4317)
+        }
     }
 }
 
 /// What `endpoints` or `discovery` say.
-pub(super) fn http_fleet(section: &Section<'_>, insecure: bool) -> Option<Found> {
+pub(super) fn http_fleet(section: &Section<'_>, ways: &Ways<'_>) -> Option<Found> {
     const OWN: [&str; 4] =
         ["traces_endpoint", "metrics_endpoint", "logs_endpoint", "profiles_endpoint"];
     let fleet = endpoints::the_one(section, &FLEET[1..])?;
@@ -55,13 +58,17 @@ pub(super) fn http_fleet(section: &Section<'_>, insecure: bool) -> Option<Found>
         section.fault(key, &fault);
     }
     if fleet == "discovery" {
-        return discovered(section, insecure || section.given("endpoint").is_some(), 4318);
+        // Else its scheme is theirs.
+        if section.given("endpoint").is_none() {
+            ways.note(None);
+        }
+        return endpoints::discovered(section, 4318);
     }
     let parse = |text: &str| {
-        let url = url(text)?;
+        let url = url(text, ways)?;
         match url.path() {
-            "" | "/" => Ok(address(&url, 80)),
-            _ => Err("must be http://host:port alone: set endpoint for a path".to_owned()),
+            "" | "/" => Ok(address(&url)),
+            _ => Err("must be a scheme, host and port alone: set endpoint for a path".to_owned()),
         }
     };
     Some(Found::by(Discovery::Static(endpoints::list(section, "endpoints", &parse)?)))
@@ -100,12 +107,6 @@ pub(crate) fn guarded(
     }
 }
 
-/// Where addresses have no scheme and `tls` does not say that cleartext will do.
-pub(crate) fn refuse_tls(section: &Section<'_>, reason: &str) {
-    let what = format!("{} {}", section.path, without_tls(reason));
-    section.report.add(Problem::error(&section.place, what));
-}
-
 pub(super) fn given(section: &Section<'_>, keys: &[&str]) -> bool {
     keys.iter().any(|key| section.given(key).is_some())
 }
@@ -122,13 +123,6 @@ fn named(section: &Section<'_>, address: &str) -> Option<Found> {
 
 fn is_pick_first(section: &Section<'_>) -> bool {
     section.read("balancer_name", values::text).as_deref() == Some("pick_first")
-}
-
-fn discovered(section: &Section<'_>, insecure: bool, port_default: u16) -> Option<Found> {
-    if !insecure {
-        refuse_tls(section, "are discovered");
-    }
-    endpoints::discovered(section, port_default)
 }
 
 /// What `balancer_name` asks for; `None`: nothing.
