@@ -16,6 +16,7 @@ use forebay_net::datagrams::Crossing;
 use forebay_net::quic::{CORES_MAX, Config, CoreId, Epoch, Secrets, Tls};
 use forebay_net::request::{Limits, Nanos};
 use forebay_net::server::QuicListener;
+use forebay_net::server::lifetime::Lifetime;
 use forebay_net::server::listen_datagrams::{Group, PortLock, listen_datagrams};
 use forebay_net::tls::Acceptor;
 use http::HeaderValue;
@@ -23,9 +24,11 @@ use http::HeaderValue;
 use crate::config::plan::{Listener, Plan};
 use crate::shard::{lifetime, net_limits};
 
-/// Bytes on their way that came out of order lie outside of the memory budget: a connection gets
-/// a window for what a handful of usual requests takes, and no more.
+/// What a connection may send ahead once it has shown that it sends: what a handful of usual
+/// requests takes.
 const WINDOW_BYTES: u32 = 1 << 20;
+/// This share of the memory budget is what connections may send ahead in sum.
+const WINDOWS_SHARE: usize = 4;
 /// With this share of the handshakes that may be under way, clients have to prove their address.
 const RETRY_SHARE: usize = 4;
 /// Datagrams for one send: more would keep other connections waiting.
@@ -34,6 +37,8 @@ const SEGMENTS_MAX: usize = 32;
 const DATAGRAM_BYTES_MAX: u16 = 1452;
 /// A socket that holds less than this may lose datagrams while its core works on others.
 const RECEIVE_BUFFER_BYTES_MIN: usize = 2 << 20;
+/// What the way of an answer may take that came at the last moment.
+const LATE: Duration = Duration::from_secs(5);
 /// For how long clients remember that there is HTTP/3: a day, as most servers say.
 const ALTERNATIVE_SECONDS: u32 = 86_400;
 
@@ -118,7 +123,8 @@ impl Ground {
             let core = CoreId { index, count };
             let config = Config { core, seed: random()?, ..terms.clone() };
             let (acceptor, crossing) = (acceptor.clone(), crossing.clone());
-            let listener = QuicListener { socket, config, acceptor, crossing };
+            let windows_bytes_max = plan.engine.memory_budget_bytes / WINDOWS_SHARE;
+            let listener = QuicListener { socket, config, acceptor, crossing, windows_bytes_max };
             Ok(Share { listener, alternatives: alternatives.clone() })
         };
         let shares: Result<Vec<Share>, String> =
@@ -131,11 +137,21 @@ impl Ground {
 fn config(plan: &Plan, listener: usize, tls: Tls, secrets: Secrets, epoch: Epoch) -> Config {
     let nanos = |duration: Duration| duration.as_nanos() as Nanos;
     let limits = &plan.engine.limits;
+    let lifetime = lifetime(&plan.listeners[listener]);
+    // Who waits for a late answer may be silent all the while.
+    let silence = match lifetime.idle_timeout {
+        0 => 0,
+        idle => idle.max(nanos(plan.engine.ack_timeout + LATE)),
+    };
     Config {
         core: CoreId { index: 0, count: 1 },
         listener: listener as u16,
-        limits: Limits { connection_window_bytes: WINDOW_BYTES, ..net_limits(&plan.engine) },
-        lifetime: lifetime(&plan.listeners[listener]),
+        limits: Limits {
+            connection_window_bytes: WINDOW_BYTES,
+            idle_timeout: lifetime.idle_timeout,
+            ..net_limits(&plan.engine)
+        },
+        lifetime: Lifetime { idle_timeout: silence, ..lifetime },
         tls,
         secrets,
         seed: [0; 32],

@@ -456,8 +456,12 @@ impl Door for Ingest {
         Some(self.read_names)
     }
 
-    fn trouble(&mut self, trouble: Trouble) {
-        self.rows().troubles[trouble as usize].add(1);
+    fn trouble(&mut self, protocol: Protocol, trouble: Trouble) {
+        let counts = match protocol {
+            Protocol::Http3 => &self.rows().http3_troubles,
+            Protocol::Http1 | Protocol::Http2 => &self.rows().http2_troubles,
+        };
+        counts[trouble as usize].add(1);
     }
 }
 

@@ -124,7 +124,8 @@ pub struct ShardLedger {
     /// Requests that ended before anybody knew which signal they were for.
     pub unrouted: [Count; RequestEnd::ALL.len()],
     /// What HTTP/2 clients did that cost them a stream or their connection.
-    pub troubles: [Count; Trouble::ALL.len()],
+    pub http2_troubles: [Count; Trouble::ALL.len()],
+    pub http3_troubles: [Count; Trouble::ALL.len()],
 }
 
 impl ShardLedger {
@@ -147,7 +148,8 @@ impl ShardLedger {
                 })
                 .collect(),
             unrouted: Default::default(),
-            troubles: Default::default(),
+            http2_troubles: Default::default(),
+            http3_troubles: Default::default(),
         }
     }
 
@@ -249,7 +251,8 @@ pub struct Totals {
     pub routes: Vec<RouteTotal>,
     pub routings: Vec<RoutingTotal>,
     pub unrouted: [u64; RequestEnd::ALL.len()],
-    pub troubles: [u64; Trouble::ALL.len()],
+    pub http2_troubles: [u64; Trouble::ALL.len()],
+    pub http3_troubles: [u64; Trouble::ALL.len()],
     balanced_pipelines: bool,
 }
 
@@ -270,7 +273,8 @@ impl Ledger {
         Totals {
             balanced_pipelines: self.pipelines_are_balanced(plan, parts),
             unrouted: sum_all(self.shards.iter().map(|shard| &shard.unrouted)),
-            troubles: sum_all(self.shards.iter().map(|shard| &shard.troubles)),
+            http2_troubles: sum_all(self.shards.iter().map(|shard| &shard.http2_troubles)),
+            http3_troubles: sum_all(self.shards.iter().map(|shard| &shard.http3_troubles)),
             doors,
             processors,
             routes,

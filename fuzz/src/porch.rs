@@ -151,7 +151,7 @@ impl Door for Books {
         self.abandoned += 1;
     }
 
-    fn trouble(&mut self, _: Trouble) {}
+    fn trouble(&mut self, _: Protocol, _: Trouble) {}
 }
 
 pub fn answer(status: StatusCode) -> Answer {

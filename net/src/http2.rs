@@ -200,7 +200,7 @@ impl Http2 {
             return;
         };
         tracing::debug!(code = code.0, reason, "an HTTP/2 connection broke");
-        turn.door.trouble(trouble);
+        turn.door.trouble(Protocol::Http2, trouble);
         self.put_goaway(code, reason);
         self.end(turn);
     }
@@ -296,7 +296,7 @@ impl Http2 {
         }
         discarded.iter().for_each(|id| self.let_go(*id, Code::NO_ERROR, turn));
         for id in &unsent {
-            turn.door.trouble(Trouble::Window);
+            turn.door.trouble(Protocol::Http2, Trouble::Window);
             self.let_go(*id, Code::CANCEL, turn);
         }
         ![bodies, messages, discarded, unsent].iter().all(Vec::is_empty)

@@ -74,6 +74,8 @@ pub struct Http3 {
     streams_due: Nanos,
     since: Nanos,
     going: Going,
+    /// The process ends: nobody is waited for who was refused or has not asked.
+    drains: bool,
     /// The last GOAWAY is due by then.
     farewell_until: Nanos,
     /// The peer said that it goes.
@@ -124,6 +126,7 @@ impl Http3 {
             streams_due: Nanos::MAX,
             since: now,
             going: Going::No,
+            drains: false,
             farewell_until: Nanos::MAX,
             peer_goes: false,
         };
@@ -165,6 +168,11 @@ impl Http3 {
         for (nth, piece) in pieces.iter().enumerate() {
             self.behind -= piece.len();
             self.take_piece(stream, piece, ends && nth + 1 == pieces.len(), turn, carrier);
+            if !is_request(stream) && !self.unis.iter().any(|uni| uni.id == stream) {
+                // Nobody reads it any more, and what its pieces mean is forgotten.
+                self.behind = 0;
+                break;
+            }
         }
         if pieces.is_empty() && ends {
             self.take_piece(stream, &[], true, turn, carrier);
@@ -197,7 +205,7 @@ impl Http3 {
         }
         let taken = match is_request(stream) {
             true => self.take_reset(number_of(stream), turn, carrier),
-            false => self.take_uni_reset(stream),
+            false => self.take_uni_reset(stream, turn.now),
         };
         self.contain(stream, taken, turn, carrier);
         self.settle(carrier, turn);
@@ -224,9 +232,17 @@ impl Http3 {
     pub fn handle_writable(&mut self, stream: u64, turn: &mut Turn<'_>, carrier: &mut dyn Carrier) {
         match self.control == Some(stream) {
             true => self.write_control(carrier),
-            false => self.send_on(number_of(stream), carrier),
+            false => self.send_on(number_of(stream), turn.now, carrier),
         }
         self.settle(carrier, turn);
+    }
+
+    /// The peer lets us open streams of one direction.
+    pub fn handle_room(&mut self, carrier: &mut dyn Carrier) {
+        if self.control.is_none() && !self.is_over {
+            self.control = carrier.open_uni();
+            self.write_control(carrier);
+        }
     }
 
     /// What was written may have arrived.
@@ -256,7 +272,7 @@ impl Http3 {
             was_missed = self.end_stalled(turn, carrier);
         }
         if self.going == Going::Announced && self.farewell_until <= turn.now {
-            self.finish_going(carrier);
+            self.finish_going(turn, carrier);
         } else if self.streams.is_empty()
             && self.idle_due(turn.limits).is_some_and(|due| due <= turn.now)
         {
@@ -265,7 +281,6 @@ impl Http3 {
                 // The peer told us, and had its time.
                 false => self.end_well(turn, carrier),
             }
-            self.since = turn.now;
             was_missed = true;
         }
         self.settle(carrier, turn);
@@ -277,8 +292,12 @@ impl Http3 {
         if self.is_over {
             return;
         }
+        self.drains = true;
         for number in self.streams.numbers(|stream| matches!(stream.recv, Recv::Body(_))) {
             self.refuse_body(number, Refusal::Draining, false, turn, carrier);
+        }
+        for number in self.streams.numbers(|stream| matches!(stream.recv, Recv::Discard(..))) {
+            self.stop_discarding(number, carrier);
         }
         self.retire(turn, carrier);
     }
@@ -326,8 +345,12 @@ impl Http3 {
         if self.going == Going::Final {
             return Some(self.since + limits.header_timeout.min(ARRIVAL_MAX));
         }
-        // A peer that goes, or was told to, gets a little while for it.
-        if self.going != Going::No || self.peer_goes {
+        // What a peer that was told to go may still send has a deadline of its own.
+        if self.going == Going::Announced {
+            return None;
+        }
+        // A peer that goes gets a little while for it.
+        if self.peer_goes {
             return Some(self.since + limits.header_timeout);
         }
         (limits.idle_timeout > 0).then(|| self.since + limits.idle_timeout)
@@ -350,7 +373,7 @@ impl Http3 {
         };
         if let Err(Fault::Connection(code, reason, trouble)) = taken {
             tracing::debug!(code = code.0, reason, "an HTTP/3 connection broke");
-            turn.door.trouble(trouble);
+            turn.door.trouble(Protocol::Http3, trouble);
             carrier.close(code, reason);
             self.end(turn);
         }
@@ -374,9 +397,15 @@ impl Http3 {
     }
 
     /// The last GOAWAY: what has not come by now is not taken.
-    fn finish_going(&mut self, carrier: &mut dyn Carrier) {
+    fn finish_going(&mut self, turn: &mut Turn<'_>, carrier: &mut dyn Carrier) {
         self.going = Going::Final;
+        self.since = turn.now;
         self.put_goaway(self.next_number << 2, carrier);
+        if self.drains {
+            for number in self.streams.numbers(|stream| matches!(stream.recv, Recv::Head(_))) {
+                self.let_go(number, Code::REQUEST_REJECTED, turn, carrier);
+            }
+        }
     }
 
     fn put_goaway(&mut self, stream: u64, carrier: &mut dyn Carrier) {
@@ -433,14 +462,14 @@ impl Http3 {
             let stream = self.streams.at(place);
             match (&stream.recv, &stream.send) {
                 (_, Send::Blocked(_)) => {
-                    turn.door.trouble(Trouble::Window);
+                    turn.door.trouble(Protocol::Http3, Trouble::Window);
                     self.let_go(number, Code::REQUEST_CANCELLED, turn, carrier);
                 }
                 (Recv::Body(_), _) => {
                     self.refuse_body(number, Refusal::BodyTimeout, false, turn, carrier);
                 }
                 (Recv::Head(_), _) => {
-                    turn.door.trouble(Trouble::Stalled);
+                    turn.door.trouble(Protocol::Http3, Trouble::Stalled);
                     self.let_go(number, Code::REQUEST_CANCELLED, turn, carrier);
                 }
                 _ => self.let_go(number, Code::NO_ERROR, turn, carrier),

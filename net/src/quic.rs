@@ -10,14 +10,18 @@
 //!   through to us goes to its owner, as a [`Stranger`], and is never lost silently.
 //! - Connections, handshakes, streams, windows and what waits to be sent are bounded. Who can't be
 //!   taken is refused; with many handshakes under way a client has to prove its address first.
+//! - A connection may send little ahead at first; what more it may is charged to the door's budget.
 //! - No clock is read: quinn's instants are made of `now` and an [`Epoch`].
 //! - All timers are in one heap, with one entry that counts for each connection.
 
 mod config;
 mod connection;
+mod entry;
 mod ids;
 mod lane;
+mod moves;
 mod timers;
+mod windows;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -25,19 +29,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, Incoming, Transmit as Sent,
-};
+use quinn_proto::{DatagramEvent, EcnCodepoint, Endpoint, Transmit as Sent};
 
 use self::config::WallClock;
 pub use self::config::{Config, Epoch, Secrets, Tls, TlsError};
 use self::connection::Connection;
+use self::entry::Entry;
 pub use self::ids::{CORES_MAX, CoreId, ID_BYTES};
 use self::ids::{Destination, Ids};
 use self::timers::Timers;
 use crate::request::{Answer, Door, Nanos, Request, RequestId, Turn};
 use crate::ring::Key;
-use crate::server::lifetime::{Age, Chance};
+use crate::server::lifetime::Chance;
+use crate::tls::Failure;
 
 /// In a [`Key`]'s index: names a connection of QUIC, and no socket of the ring.
 const MARK: u32 = 1 << 31;
@@ -85,6 +89,11 @@ pub struct QuicStats {
     pub handshakes: u64,
     /// Ended before their handshake did.
     pub handshakes_failed: u64,
+    /// Why, in the order of [`Failure::ALL`].
+    pub failures: [u64; Failure::ALL.len()],
+    /// First packets that had to wait for another turn, by the turns that they waited; and those
+    /// that found no room to wait.
+    pub put_off: u64,
     pub closed: u64,
     /// Refused: too many connections or handshakes, or we drain.
     pub refused: u64,
@@ -99,11 +108,15 @@ pub struct QuicStats {
     pub adopted: u64,
     /// Changes of a peer's address.
     pub migrated: u64,
+    /// Datagrams from yet another address that were not taken.
+    pub moves_refused: u64,
     pub lost_packets: u64,
     /// Deadlines missed: of handshakes, of requests, of idle connections.
     pub timeouts: u64,
     /// Replies that were not sent for want of room.
     pub replies_dropped: u64,
+    /// What connections may send ahead beyond their first windows: a part of the budget.
+    pub window_bytes: u64,
     pub received_datagrams: u64,
     pub received_bytes: u64,
     pub sent_datagrams: u64,
@@ -126,6 +139,9 @@ pub struct Quic {
     /// Slots that are taken, and of those the ones whose handshake is not done.
     open: usize,
     handshaking: usize,
+    entry: Entry,
+    /// What connections may send ahead in sum, beyond their first windows.
+    windows_bytes_max: usize,
     touched: Vec<usize>,
     sending: VecDeque<usize>,
     replies: VecDeque<(Transmit, Vec<u8>)>,
@@ -141,8 +157,7 @@ struct Slot {
 }
 
 impl Quic {
-    pub fn new(mut config: Config) -> Quic {
-        config.limits.idle_timeout = config.lifetime.idle_timeout;
+    pub fn new(config: Config) -> Quic {
         let clock = Arc::new(WallClock::new(config.epoch.wall));
         let server = Arc::new(config.server(clock.clone()));
         let endpoint = Endpoint::new(Arc::new(config.endpoint()), Some(server), true, None);
@@ -156,6 +171,8 @@ impl Quic {
             slots: Vec::new(),
             open: 0,
             handshaking: 0,
+            entry: Entry::default(),
+            windows_bytes_max: usize::MAX,
             touched: Vec::new(),
             sending: VecDeque::new(),
             replies: VecDeque::new(),
@@ -197,6 +214,7 @@ impl Quic {
     /// Takes what the datagrams and time brought, and appends the requests that are complete.
     pub fn poll(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
         self.clock.set(now);
+        self.let_in_some(now);
         while let Some((at, index)) = self.timers.next_due(now) {
             let connection = self.slots[index].connection.as_ref();
             if connection.is_none_or(|connection| connection.timer_at != at) {
@@ -208,7 +226,11 @@ impl Quic {
                 connection.take_time(instant, turn)
             });
             self.stats.timeouts += u64::from(missed == Some(true));
-            self.touch(index);
+            let connection = self.slots[index].connection.as_ref();
+            match connection.is_some_and(|connection| connection.is_overdue(now)) {
+                true => self.expel(index),
+                false => self.touch(index),
+            }
         }
         while let Some(index) = self.touched.pop() {
             self.settle(index, now, door, requests);
@@ -262,13 +284,16 @@ impl Quic {
 
     /// When to call [`Quic::poll`] if nothing comes before.
     pub fn next_timeout(&self) -> Option<Nanos> {
-        self.timers.next()
+        match self.entry.is_waiting() {
+            true => Some(0),
+            false => self.timers.next(),
+        }
     }
 
     /// Takes no new connections and tells every peer: what is in flight is answered, then the
     /// connections close.
     pub fn drain(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
-        self.draining = true;
+        self.shut();
         let instant = self.instant(now);
         for index in 0..self.slots.len() {
             self.with(index, now, door, requests, |connection, turn| {
@@ -280,7 +305,7 @@ impl Quic {
 
     /// Ends all connections at once.
     pub fn close(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
-        self.draining = true;
+        self.shut();
         let instant = self.instant(now);
         for index in 0..self.slots.len() {
             self.with(index, now, door, requests, |connection, turn| {
@@ -351,11 +376,14 @@ impl Quic {
         match self.endpoint.handle(instant, from, local_ip, ecn, bytes, &mut reply) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(connection) = &mut self.slots[handle.0].connection {
-                    connection.quic.handle_event(event);
+                    match connection.may_come_from(from, now) {
+                        true => connection.quic.handle_event(event),
+                        false => self.stats.moves_refused += 1,
+                    }
                 }
                 self.touch(handle.0);
             }
-            Some(DatagramEvent::NewConnection(incoming)) => self.decide(incoming, now),
+            Some(DatagramEvent::NewConnection(incoming)) => self.decide(incoming),
             Some(DatagramEvent::Response(sent)) => {
                 let is_short = reply.first().is_some_and(|first| first & 0x80 == 0);
                 self.stats.resets += u64::from(is_short);
@@ -363,55 +391,6 @@ impl Quic {
             }
             None => {}
         }
-    }
-
-    /// Whether a new client may come in.
-    fn decide(&mut self, incoming: Incoming, now: Nanos) {
-        let mut reply = Vec::new();
-        if self.draining || self.open >= self.config.limits.connections_max {
-            self.stats.refused += 1;
-            let sent = self.endpoint.refuse(incoming, &mut reply);
-            return self.reply(&sent, reply);
-        }
-        let is_proven = incoming.remote_address_validated();
-        if self.handshaking >= self.config.retry_above && !is_proven && incoming.may_retry() {
-            self.stats.retries += 1;
-            if let Ok(sent) = self.endpoint.retry(incoming, &mut reply) {
-                self.reply(&sent, reply);
-            }
-            return;
-        }
-        if self.handshaking >= self.config.handshakes_max {
-            self.stats.refused += 1;
-            let sent = self.endpoint.refuse(incoming, &mut reply);
-            return self.reply(&sent, reply);
-        }
-        let instant = self.instant(now);
-        match self.endpoint.accept(incoming, instant, &mut reply, None) {
-            Ok((handle, quic)) => self.admit(handle, quic, now),
-            Err(error) => {
-                self.stats.unreadable += 1;
-                if let Some(sent) = error.response {
-                    self.reply(&sent, reply);
-                }
-            }
-        }
-    }
-
-    fn admit(&mut self, handle: ConnectionHandle, quic: quinn_proto::Connection, now: Nanos) {
-        self.stats.accepted += 1;
-        self.open += 1;
-        self.handshaking += 1;
-        if self.slots.len() <= handle.0 {
-            self.slots.resize_with(handle.0 + 1, Slot::default);
-        }
-        let slot = &mut self.slots[handle.0];
-        slot.generation = slot.generation.wrapping_add(1);
-        let key = Key { index: handle.0 as u32 | MARK, generation: slot.generation };
-        let age = Age::new(&self.config.lifetime, self.chance.draw(), now);
-        let due = now + self.config.handshake_timeout;
-        slot.connection = Some(Box::new(Connection::new(key, handle, quic, age, due)));
-        self.touch(handle.0);
     }
 
     fn reply(&mut self, sent: &Sent, bytes: Vec<u8>) {
@@ -436,6 +415,7 @@ impl Quic {
         });
         self.stats.migrated += u64::from(migrated == Some(true));
         self.count_handshake(index);
+        self.adjust_window(index, door);
         if self.tell_endpoint(index) {
             return self.forget(index);
         }
@@ -448,13 +428,27 @@ impl Quic {
         let Some(connection) = self.slots[index].connection.as_deref_mut() else {
             return;
         };
-        if connection.was_handshaking && !connection.is_handshaking() {
-            connection.was_handshaking = false;
+        if !connection.was_handshaking || connection.is_handshaking() {
+            return;
+        }
+        if !connection.is_established() {
+            let failure = connection.failure();
+            return self.fail(index, failure);
+        }
+        connection.was_handshaking = false;
+        self.handshaking -= 1;
+        self.stats.handshakes += 1;
+        self.entry.leave();
+    }
+
+    /// Counts a handshake that came to nothing, once.
+    fn fail(&mut self, index: usize, failure: Failure) {
+        if let Some(connection) = &mut self.slots[index].connection
+            && std::mem::replace(&mut connection.was_handshaking, false)
+        {
             self.handshaking -= 1;
-            match connection.is_established() {
-                true => self.stats.handshakes += 1,
-                false => self.stats.handshakes_failed += 1,
-            }
+            self.stats.handshakes_failed += 1;
+            self.stats.failures[failure as usize] += 1;
         }
     }
 
@@ -478,6 +472,9 @@ impl Quic {
         if let Some(connection) = self.slots[index].connection.take() {
             self.open -= 1;
             self.stats.closed += 1;
+            if !connection.is_established() {
+                self.entry.leave();
+            }
             self.stats.lost_packets += connection.quic.stats().path.lost_packets;
         }
     }
@@ -533,6 +530,7 @@ impl Quic {
         act: impl FnOnce(&mut Connection, &mut Turn<'_>) -> T,
     ) -> Option<T> {
         let connection = self.slots.get_mut(index)?.connection.as_deref_mut()?;
+        let peer = connection.identity().cloned();
         let mut turn = Turn {
             now,
             key: connection.key,
@@ -542,7 +540,7 @@ impl Quic {
             requests,
             // No answer of HTTP/2 or HTTP/3 carries one.
             date: "",
-            peer: None,
+            peer,
         };
         Some(act(connection, &mut turn))
     }

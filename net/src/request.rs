@@ -138,8 +138,8 @@ pub trait Door {
     fn read_names(&self) -> Option<&'static [HeaderName]> {
         None
     }
-    /// A peer's behaviour cost it a stream or its connection. To be counted.
-    fn trouble(&mut self, _: Trouble) {}
+    /// A peer's behaviour cost it a stream or its connection of HTTP/2 or HTTP/3. To be counted.
+    fn trouble(&mut self, _: Protocol, _: Trouble) {}
 }
 
 /// What peers do that costs work and brings no request.

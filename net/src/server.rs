@@ -15,7 +15,7 @@
 mod connection;
 mod datagrams;
 mod extras;
-mod handshakes;
+pub(crate) mod handshakes;
 pub mod lifetime;
 pub mod listen;
 pub mod listen_datagrams;

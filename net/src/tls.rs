@@ -129,13 +129,21 @@ impl Failure {
         }
     }
 
-    /// What the client said of our certificate, or of what we offer.
+    /// By the code that ended a QUIC connection: alerts stand above 0x100 (RFC 9001, 4.8).
+    pub(crate) fn of_quic(code: u64) -> Failure {
+        let alert = code.checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok());
+        alert.map_or(Failure::Other, |alert| Failure::of_alert(AlertDescription::from(alert)))
+    }
+
+    /// What the client said of our certificate, or of what we offer; over QUIC, what we said, too.
     fn of_alert(alert: AlertDescription) -> Failure {
         match alert {
             AlertDescription::CertificateExpired => Failure::Expired,
             AlertDescription::CertificateRevoked => Failure::Revoked,
             AlertDescription::UnknownCA => Failure::UnknownCa,
             AlertDescription::BadCertificate
+            | AlertDescription::CertificateRequired
+            | AlertDescription::DecryptError
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnsupportedCertificate => Failure::BadCertificate,
             AlertDescription::ProtocolVersion

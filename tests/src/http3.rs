@@ -92,6 +92,26 @@ impl Http3 {
         Ok(Answer { status: head.status().as_u16(), headers: headers.collect(), body })
     }
 
+    /// Begins a request, and sends a part of its body. What is given back keeps it open.
+    ///
+    /// # Panics
+    /// Where the connection is gone.
+    pub async fn begin(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        part: &[u8],
+    ) -> impl Send + use<> {
+        let mut request = http::Request::post(format!("https://localhost{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).expect("a proper request");
+        let mut stream = self.sender.clone().send_request(request).await.expect("it is open");
+        stream.send_data(Bytes::copy_from_slice(part)).await.expect("it is open");
+        stream
+    }
+
     /// How the server ended the connection.
     pub async fn end(self) -> ConnectionError {
         drop(self.sender);

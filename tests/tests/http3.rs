@@ -1,7 +1,8 @@
 //! OTLP over HTTP/3 as a client meets it, against a running process: what is taken, what is
 //! refused and how, clients that move, and an orderly end.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use forebay_codec::compress::{Compressor, Encoding};
 use forebay_codec::signal::Signal;
+use forebay_tests::dice::Dice;
 use forebay_tests::forebay::{End, PATIENCE, Process, SERVICE, config, program};
 use forebay_tests::http3::Http3;
 use forebay_tests::items;
@@ -37,7 +39,7 @@ type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], u16);
 struct Terms<'a> {
     endpoint: &'a str,
     is_mutual: bool,
-    /// More keys of that block.
+    /// More keys of that block, and of that of HTTP over TCP.
     http3: &'a str,
     /// The inside of that block.
     engine: &'a str,
@@ -83,7 +85,7 @@ impl Stage {
   otlp:
     protocols:
       grpc: {{endpoint: 127.0.0.1:0}}
-      http: {{endpoint: 127.0.0.1:0}}
+      http: {{endpoint: 127.0.0.1:0{http3}}}
       http3: {{endpoint: {endpoint}, tls: {tls}{http3}}}
 extensions:
   health_check: {{endpoint: 127.0.0.1:0}}
@@ -304,6 +306,19 @@ async fn at_sigterm_every_answered_item_is_delivered_and_connections_end_well() 
 }
 
 #[tokio::test]
+async fn at_sigterm_nobody_waits_for_the_rest_of_a_body() {
+    let stage = Stage::set(Terms { engine: "drain_timeout: 25s", ..USUAL });
+    let client = stage.connect().await;
+    let body = items::proto(Signal::Logs, 0, 10);
+    assert_eq!(client.post("/v1/logs", &[PROTO], &body).await.status, 200);
+    let _taken = client.begin("/v1/logs", &[PROTO], &body[..9]).await;
+    let _refused = client.begin("/nowhere", &[PROTO], &body[..9]).await;
+    assert_eq!(client.post("/v1/logs", &[PROTO], &body).await.status, 200);
+    let end = stage.end(20).await;
+    assert!(end.took < Duration::from_secs(10), "{:?}", end.took);
+}
+
+#[tokio::test]
 async fn a_client_that_is_gone_when_its_answer_comes_does_not_hold_up_the_end() {
     let gate = Gate::default();
     let engine = "acks: {default: delivered}, drain_timeout: 25s";
@@ -362,6 +377,10 @@ async fn with_client_cas_only_clients_with_a_certificate_of_theirs_come_in() {
         }
     }
     stage.wait_for("handshakes_failed", 2);
+    for reason in ["bad_certificate", "unknown_ca"] {
+        let name = format!("forebay_receiver_quic_handshake_failures{{reason=\"{reason}\"");
+        assert_eq!(stage.sum(&name), 1, "{reason}");
+    }
     stage.end(10).await;
 }
 
@@ -454,4 +473,123 @@ async fn a_process_that_goes_names_no_other_way_to_come() {
     let answer = http.read_answer().expect("an answer");
     assert_eq!((answer.status, answer.header("alt-svc")), (200, None));
     stage.end(5).await;
+}
+
+/// A request of anybody's, and what of it a client of each protocol can say.
+#[derive(Clone, Debug)]
+struct Draw {
+    method: &'static str,
+    path: &'static str,
+    content_type: Option<&'static str>,
+    encoding: Option<&'static str>,
+    body: usize,
+}
+
+/// Status, headers but those of the connection, and body.
+type Told = (u16, Vec<(String, String)>, Vec<u8>);
+
+/// What a client is told, without what belongs to the connection.
+fn told(status: u16, headers: Vec<(String, String)>, body: Vec<u8>) -> Told {
+    const OF_THE_CONNECTION: [&str; 4] = ["connection", "date", "content-length", "alt-svc"];
+    let is_told = |(name, _): &(String, String)| !OF_THE_CONNECTION.contains(&&**name);
+    let mut headers: Vec<_> = headers.into_iter().filter(is_told).collect();
+    headers.sort();
+    (status, headers, body)
+}
+
+fn over_http1(address: SocketAddr, draw: &Draw, headers: &[(&str, &str)], body: &[u8]) -> Told {
+    let mut head = format!("{} {} HTTP/1.1\r\nhost: localhost\r\n", draw.method, draw.path);
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head += &format!("content-length: {}\r\n\r\n", body.len());
+    let mut http = Http1::connect(address);
+    http.send(&[head.as_bytes(), body].concat());
+    let answer = http.read_answer().expect("an answer");
+    told(answer.status, answer.headers, answer.body)
+}
+
+async fn over_http2(client: &Http2, draw: &Draw, headers: &[(&str, &str)], body: &[u8]) -> Told {
+    let method = draw.method.parse().expect("a method");
+    let body = Bytes::copy_from_slice(body);
+    let answer = client.request(method, draw.path, headers, body).await.expect("an answer");
+    let text = |value: &http::HeaderValue| value.to_str().expect("ASCII").to_owned();
+    let headers = answer.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
+    told(answer.status, headers.collect(), answer.body)
+}
+
+#[tokio::test]
+async fn an_answer_is_the_same_over_http_1_http_2_and_http_3() {
+    const METHODS: [&str; 5] = ["POST", "GET", "OPTIONS", "PUT", "DELETE"];
+    const PATHS: [&str; 6] = ["/v1/logs", "/v1/logs?a=b", "/v1/traces", "/", "/v1/logs/", "/V1/x"];
+    const TYPES: [Option<&str>; 8] = [
+        Some("application/x-protobuf"),
+        Some("application/json; charset=utf-8"),
+        Some("APPLICATION/JSON"),
+        Some("application/x-www-form-urlencoded"),
+        Some("text/plain"),
+        Some("application/grpc"),
+        Some("application/grpc-web"),
+        None,
+    ];
+    const ENCODINGS: [Option<&str>; 6] =
+        [None, Some("identity"), Some("gzip"), Some("br"), Some("gzip, gzip"), Some("GZIP")];
+    const ROUNDS: u64 = 250;
+    let terms = Terms {
+        http3: ", max_request_body_size: 65536",
+        engine: "invalid_utf8: refuse_item",
+        exporter: "nop",
+        ..USUAL
+    };
+    let stage = Stage::set(terms);
+    let http3 = stage.connect().await;
+    let http2 = Http2::connect(stage.forebay.http_address()).await;
+    let proto = items::proto(Signal::Logs, 0, 10);
+    let bodies = [
+        proto.clone(),
+        with_a_cut_text(),
+        items::json(Signal::Logs, 0, 10),
+        compressed(Encoding::Gzip, &proto),
+        Vec::new(),
+        b"\xff{".to_vec(),
+        vec![b'a'; 70_000],
+        compressed(Encoding::Gzip, &vec![b'a'; 1 << 20]),
+    ];
+    let mut statuses = BTreeMap::<u16, u64>::new();
+    for seed in 1..=ROUNDS {
+        let mut dice = Dice::new(seed * 0x9e37_79b9);
+        // Most of it is as it should be: else all would end at the first fault.
+        let mut one_of = |count: usize| match dice.one_in(3) {
+            true => dice.below(count as u64) as usize,
+            false => 0,
+        };
+        let (method, path) = (METHODS[one_of(METHODS.len())], PATHS[one_of(PATHS.len())]);
+        let (content_type, encoding) = (TYPES[one_of(TYPES.len())], ENCODINGS[one_of(6)]);
+        let draw = Draw { method, path, content_type, encoding, body: one_of(bodies.len()) };
+        let content_type = draw.content_type.map(|value| ("content-type", value));
+        let encoding = draw.encoding.map(|value| ("content-encoding", value));
+        let headers: Vec<_> = content_type.into_iter().chain(encoding).collect();
+        let body = &bodies[draw.body];
+        let first = over_http1(stage.forebay.http_address(), &draw, &headers, body);
+        let second = over_http2(&http2, &draw, &headers, body).await;
+        let third = http3.request(draw.method, draw.path, &headers, body).await;
+        let third = third.unwrap_or_else(|error| panic!("seed {seed}: {draw:?}: {error}"));
+        let third = told(third.status, third.headers, third.body);
+        assert_eq!(first, second, "seed {seed}: {draw:?}: HTTP/1.1 and HTTP/2");
+        assert_eq!(first, third, "seed {seed}: {draw:?}: HTTP/1.1 and HTTP/3");
+        *statuses.entry(first.0).or_default() += 1;
+    }
+    for status in [200, 400, 404, 405, 413, 415] {
+        assert!(statuses.contains_key(&status), "never {status}: {statuses:?}");
+    }
+    let end = tokio::task::spawn_blocking(|| stage.forebay.stop()).await.expect("it ends");
+    assert_eq!(end.ledger["delivered_items"], end.ledger["accepted_items"], "{:#}", end.ledger);
+}
+
+/// Ten log records, of which one has text that is not UTF-8.
+fn with_a_cut_text() -> Vec<u8> {
+    let mut bytes = items::proto(Signal::Logs, 0, 10);
+    let at = bytes.windows(4).position(|text| text == b"line").expect("a record's text");
+    bytes[at] = 0xff;
+    bytes
 }

@@ -167,7 +167,8 @@ pub(crate) const MEMORY: Table = Table {
         "Request bytes held per receiver core, from \
         the first byte of a body until its batch has ended at the last destination. Full: \
         clients are asked to come back. A 32nd of it, 1 to 16 MiB, is what one HTTP/2 \
-        connection may send ahead.",
+        connection may send ahead; a quarter of it what all HTTP/3 connections may, beside 32 KiB \
+        that each has.",
     )],
 };
 

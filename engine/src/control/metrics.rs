@@ -106,10 +106,23 @@ fn requests(page: &mut Page, totals: &Totals) {
     for (end, count) in RequestEnd::ALL.iter().zip(totals.unrouted) {
         page.sample(name, &[("outcome", end.name())], count);
     }
-    let name = "forebay_http2_troubles";
-    page.family(name, "counter", "What HTTP/2 clients did that cost them a stream or connection.");
-    for (trouble, count) in Trouble::ALL.iter().zip(totals.troubles) {
-        page.sample(name, &[("kind", trouble.name())], count);
+    let families = [
+        (
+            "forebay_http2_troubles",
+            "What HTTP/2 clients did that cost them a stream or connection.",
+            totals.http2_troubles,
+        ),
+        (
+            "forebay_http3_troubles",
+            "What HTTP/3 clients did that cost them a stream or connection.",
+            totals.http3_troubles,
+        ),
+    ];
+    for (name, help, counts) in families {
+        page.family(name, "counter", help);
+        for (trouble, count) in Trouble::ALL.iter().zip(counts) {
+            page.sample(name, &[("kind", trouble.name())], count);
+        }
     }
 }
 
@@ -424,6 +437,12 @@ fn quic(page: &mut Page, view: &View) {
         for (stats, core) in view.shards.iter().zip(&view.receiver_cores) {
             page.sample(&name, &[("core", &core.to_string())], stats.datagrams[index].read());
         }
+    }
+    let name = "forebay_receiver_quic_handshake_failures";
+    page.family(name, "counter", "QUIC handshakes that came to nothing, by the reason.");
+    for (index, failure) in Failure::ALL.iter().enumerate() {
+        let count: u64 = view.shards.iter().map(|s| s.quic_failed[index].read()).sum();
+        page.sample(name, &[("reason", failure.name())], count);
     }
 }
 

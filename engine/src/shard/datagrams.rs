@@ -21,7 +21,7 @@ const fn gauge(name: &'static str, help: &'static str, of: fn(&ServerStats) -> u
 }
 
 /// Written out: the length of a table of functions can't be asked for where a type is made.
-const ROWS_COUNT: usize = 24;
+const ROWS_COUNT: usize = 28;
 
 pub const ROWS: [Row; ROWS_COUNT] = [
     gauge("connections", "Connections, those that ended a moment ago too.", |s| {
@@ -37,6 +37,11 @@ pub const ROWS: [Row; ROWS_COUNT] = [
     counter("handshakes_failed", "Handshakes that came to nothing.", |s| {
         s.datagrams.quic.handshakes_failed
     }),
+    counter(
+        "handshakes_put_off",
+        "Turns that first packets had to wait for, and those that found no room to wait.",
+        |s| s.datagrams.quic.put_off,
+    ),
     counter("retries", "Clients that had to prove their address first.", |s| {
         s.datagrams.quic.retries
     }),
@@ -44,11 +49,22 @@ pub const ROWS: [Row; ROWS_COUNT] = [
         s.datagrams.quic.unreadable
     }),
     counter("stateless_resets", "Stateless resets that were sent.", |s| s.datagrams.quic.resets),
+    counter("replies_dropped", "Answers to first packets that found no room.", |s| {
+        s.datagrams.quic.replies_dropped
+    }),
     counter("migrations", "Changes of a client's address.", |s| s.datagrams.quic.migrated),
+    counter("moves_refused", "Datagrams from yet another address that were not taken.", |s| {
+        s.datagrams.quic.moves_refused
+    }),
     counter("timeouts", "Deadlines that clients missed.", |s| s.datagrams.quic.timeouts),
     counter("lost_packets", "Packets to clients that were lost.", |s| {
         s.datagrams.quic.lost_packets
     }),
+    gauge(
+        "window_bytes",
+        "Of the memory budget: what clients may send ahead beyond their first windows.",
+        |s| s.datagrams.quic.window_bytes,
+    ),
     counter("received_datagrams", "Datagrams from clients.", |s| {
         s.datagrams.quic.received_datagrams
     }),

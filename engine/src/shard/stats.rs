@@ -55,6 +55,8 @@ pub struct ShardStats {
     /// In the order of `Failure::ALL`.
     pub handshakes_failed: [Count; Failure::ALL.len()],
     pub tls_misdirected: Count,
+    /// Of QUIC, in the order of `Failure::ALL`.
+    pub quic_failed: [Count; Failure::ALL.len()],
     pub datagrams: datagrams::Counts,
 }
 
@@ -99,6 +101,9 @@ impl<R: Ring> Shard<R> {
             count.set(failed);
         }
         stats.tls_misdirected.set(server.tls.misdirected);
+        for (count, failed) in stats.quic_failed.iter().zip(server.datagrams.quic.failures) {
+            count.set(failed);
+        }
         datagrams::publish(&server, &stats.datagrams);
         self.sharing.publish(stats);
         let open = !self.ingest.draining

@@ -47,7 +47,7 @@ impl Http2 {
         }
         let open = self.streams.len() + self.ended_unsent;
         if open >= turn.limits.connection_requests_max {
-            turn.door.trouble(Trouble::Streams);
+            turn.door.trouble(Protocol::Http2, Trouble::Streams);
             frame::put_reset(&mut self.output, block.stream, Code::REFUSED_STREAM);
             self.streams.remember(block.stream, Past::ResetByUs);
             return self.strain(Trouble::Control, turn.now);
@@ -382,6 +382,6 @@ pub(super) fn discarding(length: Option<u64>, window: Window, turn: &Turn<'_>) -
 
 pub(super) fn malformed(id: u32, reason: &'static str, turn: &mut Turn<'_>) -> Fault {
     tracing::debug!(reason, "a malformed request over HTTP/2 is reset");
-    turn.door.trouble(Trouble::Malformed);
+    turn.door.trouble(Protocol::Http2, Trouble::Malformed);
     Fault::Stream(id, Code::PROTOCOL_ERROR)
 }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::frame::{self, kind};
 use super::stream::{Recv, Send, Unsent};
 use super::{Carrier, Http3, stream_of};
-use crate::request::{Answer, Turn};
+use crate::request::{Answer, Nanos, Turn};
 
 /// A body as short as this is copied behind its header: one piece is cheaper than two.
 const COPIED_BYTES_MAX: usize = 1 << 10;
@@ -55,13 +55,14 @@ impl Http3 {
     }
 
     /// Goes on with an answer that waits for room.
-    pub(super) fn send_on(&mut self, number: u32, carrier: &mut dyn Carrier) {
+    pub(super) fn send_on(&mut self, number: u32, now: Nanos, carrier: &mut dyn Carrier) {
         let Some(place) = self.streams.find(number) else {
             return;
         };
         let stream = self.streams.at(place);
         match std::mem::replace(&mut stream.send, Send::Ended) {
             Send::Blocked(unsent) => {
+                self.since = now;
                 stream.send = send(stream_of(number), *unsent, carrier);
                 self.streams.remove_if_over(place);
             }

@@ -7,7 +7,7 @@
 use super::frame::{self, Code, Cutter, Piece, kind, number, stream_kind};
 use super::qpack::{Instructions, Writer};
 use super::{Carrier, Fault, Http3};
-use crate::request::{Trouble, Turn};
+use crate::request::{Nanos, Trouble, Turn};
 
 /// Of a SETTINGS frame. Nobody has so many settings.
 const SETTINGS_BYTES_MAX: u64 = 1 << 10;
@@ -60,9 +60,10 @@ impl Http3 {
         let mut rest = bytes;
         if let Role::Unknown(partial, count) = &mut uni.role {
             let Some(kind) = cut_kind(partial, count, &mut rest) else {
-                if !ends {
-                    self.unis.push(uni);
+                if ends {
+                    return self.strain(Trouble::Control, turn.now);
                 }
+                self.unis.push(uni);
                 return Ok(());
             };
             match self.role(kind)? {
@@ -98,11 +99,11 @@ impl Http3 {
     }
 
     /// The peer reset a stream of one direction.
-    pub(super) fn take_uni_reset(&mut self, id: u64) -> Result<(), Fault> {
+    pub(super) fn take_uni_reset(&mut self, id: u64, now: Nanos) -> Result<(), Fault> {
         let place = self.unis.iter().position(|uni| uni.id == id);
         match place.map(|place| self.unis.swap_remove(place).role) {
             Some(Role::Control(_) | Role::Qpack(_)) => Err(closed_critical()),
-            Some(Role::Unknown(..)) | None => Ok(()),
+            Some(Role::Unknown(..)) | None => self.strain(Trouble::Control, now),
         }
     }
 

@@ -32,7 +32,7 @@ impl Http3 {
             return self.strain(Trouble::Control, turn.now);
         }
         if self.streams.len() >= turn.limits.connection_requests_max {
-            turn.door.trouble(Trouble::Streams);
+            turn.door.trouble(Protocol::Http3, Trouble::Streams);
             reject(id, carrier);
             return self.strain(Trouble::Control, turn.now);
         }
@@ -40,7 +40,7 @@ impl Http3 {
         self.streams.add(Stream::new(number_of(id), turn.now));
         self.expect_by(turn.now + turn.limits.header_timeout);
         if self.next_number >= REQUESTS_MAX {
-            self.finish_going(carrier);
+            self.finish_going(turn, carrier);
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Http3 {
                 }
             }
             Frame::Head if length > turn.limits.header_bytes_max as u64 => {
-                self.refuse_long_head(place, turn, carrier);
+                self.refuse_long_head(place, false, turn, carrier);
                 Ok(())
             }
             Frame::Trailers if length > turn.limits.header_bytes_max as u64 => {
@@ -205,7 +205,8 @@ impl Http3 {
         }
         self.since = turn.now;
         match builder.request(turn.listener, Protocol::Http3) {
-            Block::Request(head) => {
+            Block::Request(mut head) => {
+                head.peer.clone_from(&turn.peer);
                 stream.bodiless = head.method == Method::HEAD;
                 if is_last {
                     return self.hand_out_bodiless(place, head, turn, carrier);
@@ -215,15 +216,13 @@ impl Http3 {
             }
             Block::Malformed(reason) => Err(malformed(reason, turn)),
             Block::TooLarge => {
-                self.refuse_long_head(place, turn, carrier);
-                self.end_refused(place, is_last);
+                self.refuse_long_head(place, is_last, turn, carrier);
                 Ok(())
             }
             Block::Connect => {
                 let reason = "this is no proxy: CONNECT is not served";
                 let answer = turn.door.malformed(StatusCode::NOT_IMPLEMENTED, reason);
-                self.refuse(place, answer, turn, carrier);
-                self.end_refused(place, is_last);
+                self.refuse(place, answer, is_last, turn, carrier);
                 Ok(())
             }
         }
@@ -251,7 +250,7 @@ impl Http3 {
                 self.streams.at(place).recv = Recv::Body(Box::new(receiving));
                 self.expect_by(turn.now + turn.limits.body_timeout);
             }
-            Err(answer) => self.refuse(place, answer, turn, carrier),
+            Err(answer) => self.refuse(place, answer, false, turn, carrier),
         }
     }
 
@@ -269,10 +268,7 @@ impl Http3 {
             Ok(Admitted { tag, reserved, .. }) => {
                 self.hand_out(place, head, tag, Bytes::new(), reserved, turn);
             }
-            Err(answer) => {
-                self.refuse(place, answer, turn, carrier);
-                self.end_refused(place, true);
-            }
+            Err(answer) => self.refuse(place, answer, true, turn, carrier),
         }
         Ok(())
     }
@@ -324,7 +320,7 @@ impl Http3 {
         match &stream.recv {
             // Section 4.1: no error of a message, for there is none.
             Recv::Head(_) => {
-                turn.door.trouble(Trouble::Malformed);
+                turn.door.trouble(Protocol::Http3, Trouble::Malformed);
                 Err(Fault::Stream(Code::REQUEST_INCOMPLETE))
             }
             Recv::Body(receiving) if !head::fits(&receiving.head, receiving.body.len()) => {
@@ -365,22 +361,44 @@ impl Http3 {
         turn.requests.push(Request { id, part: Part::Whole, head, tag, body, reserved });
     }
 
-    fn refuse_long_head(&mut self, place: usize, turn: &mut Turn<'_>, carrier: &mut dyn Carrier) {
+    fn refuse_long_head(
+        &mut self,
+        place: usize,
+        is_last: bool,
+        turn: &mut Turn<'_>,
+        carrier: &mut dyn Carrier,
+    ) {
         let reason = "the header is longer than it may be";
         let answer = turn.door.malformed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason);
-        self.refuse(place, answer, turn, carrier);
+        self.refuse(place, answer, is_last, turn, carrier);
     }
 
-    /// Answers a request whose body will not be kept, and throws away what comes of it.
-    fn refuse(&mut self, place: usize, answer: Answer, turn: &Turn<'_>, carrier: &mut dyn Carrier) {
-        self.streams.at(place).recv = Recv::Discard(0, turn.now);
+    /// Answers a request whose body will not be kept, and throws away what comes of it: nothing,
+    /// if it has come to its end already. Its place may be another's afterwards.
+    fn refuse(
+        &mut self,
+        place: usize,
+        answer: Answer,
+        is_last: bool,
+        turn: &Turn<'_>,
+        carrier: &mut dyn Carrier,
+    ) {
+        let stream = self.streams.at(place);
+        let number = stream.number;
+        stream.recv = if is_last { Recv::Ended } else { Recv::Discard(0, turn.now) };
+        self.section_bytes -= std::mem::take(&mut stream.section).len();
         self.expect_by(turn.now + turn.limits.body_timeout);
         self.send_answer(place, answer, turn, carrier);
+        match self.drains && !is_last {
+            true => self.stop_discarding(number, carrier),
+            false => self.streams.remove_if_over(place),
+        }
     }
 
-    /// A refused request has come to its end already, if `is_last`.
-    fn end_refused(&mut self, place: usize, is_last: bool) {
-        if is_last {
+    /// The answer of a refused request is complete without the rest of it (section 4.1).
+    pub(super) fn stop_discarding(&mut self, number: u32, carrier: &mut dyn Carrier) {
+        if let Some(place) = self.streams.find(number) {
+            carrier.stop(super::stream_of(number), Code::NO_ERROR);
             self.streams.at(place).recv = Recv::Ended;
             self.streams.remove_if_over(place);
         }
@@ -402,8 +420,7 @@ impl Http3 {
         if let Recv::Body(receiving) = recv {
             turn.door.release(receiving.reserved);
             let answer = turn.door.refuse(&receiving.head, refusal);
-            self.refuse(place, answer, turn, carrier);
-            self.end_refused(place, ends);
+            self.refuse(place, answer, ends, turn, carrier);
         }
     }
 
@@ -422,13 +439,12 @@ impl Http3 {
         *discarded += bytes;
         *since = turn.now;
         if !ends && *discarded > DISCARD_BYTES_MAX {
-            // Section 4.1: the answer is complete without the rest.
-            carrier.stop(super::stream_of(stream.number), Code::NO_ERROR);
-        } else if !ends {
-            return;
+            let number = stream.number;
+            self.stop_discarding(number, carrier);
+        } else if ends {
+            stream.recv = Recv::Ended;
+            self.streams.remove_if_over(place);
         }
-        stream.recv = Recv::Ended;
-        self.streams.remove_if_over(place);
     }
 
     /// The peer gave up sending a request.
@@ -517,6 +533,6 @@ fn reject(id: u64, carrier: &mut dyn Carrier) {
 /// Section 4.1.2.
 fn malformed(reason: &'static str, turn: &mut Turn<'_>) -> Fault {
     tracing::debug!(reason, "a malformed request over HTTP/3 is reset");
-    turn.door.trouble(Trouble::Malformed);
+    turn.door.trouble(Protocol::Http3, Trouble::Malformed);
     Fault::Stream(Code::MESSAGE_ERROR)
 }

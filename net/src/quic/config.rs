@@ -13,12 +13,16 @@ use quinn_proto::{
     VarInt,
 };
 
+use super::entry::WAITING_MAX;
 use super::ids::{CORES_MAX, CoreId, Ids};
 use crate::request::{Limits, Nanos};
 use crate::server::lifetime::Lifetime;
 
 /// Control, and the two of QPACK; and some that a client may open to see what we make of them.
 const UNI_STREAMS_MAX: u32 = 8;
+/// What a connection may send ahead until it has shown that it sends: what comes out of order is
+/// held, and nobody's budget is asked for so little.
+const WINDOW_BYTES_AT_FIRST: u32 = 32 << 10;
 /// Requests that a connection may have open until it has shown that it wants more: quinn holds some
 /// 400 bytes for each that it ever allowed at once, for as long as the connection lives.
 const STREAMS_AT_FIRST: u32 = 16;
@@ -28,8 +32,6 @@ const SEND_WINDOW_BYTES: u64 = 1 << 20;
 /// peer that vanished says nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(15);
-/// New connections are decided on when they come: none waits here.
-const INCOMING_MAX: usize = 64;
 const INCOMING_BYTES_MAX: u64 = 64 << 10;
 /// Between two stateless resets, so that two endpoints can't keep each other busy.
 const RESET_INTERVAL: Duration = Duration::from_millis(20);
@@ -68,7 +70,8 @@ pub struct Config {
     /// Of the requests that come here: [`crate::request::Head::listener`].
     pub listener: u16,
     pub limits: Limits,
-    /// How old connections get; its `idle_timeout` counts, not that of `limits`.
+    /// How old connections get. Its `idle_timeout` is of silence, whatever is under way; that of
+    /// `limits` is without any request.
     pub lifetime: Lifetime,
     pub tls: Tls,
     pub secrets: Secrets,
@@ -104,7 +107,7 @@ pub enum TlsError {
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            TlsError::NoInitialSuite => "TLS for QUIC needs the suite TLS13_AES_128_GCM_SHA256",
+            TlsError::NoInitialSuite => "TLS for QUIC needs the suite TLS_AES_128_GCM_SHA256",
             TlsError::EarlyData => "TLS for QUIC must not take early data: it could be replayed",
             TlsError::NoAlpn => "TLS for QUIC has to offer `h3` by ALPN",
         })
@@ -143,7 +146,7 @@ impl Config {
         server.transport_config(Arc::new(self.transport()));
         server.retry_token_lifetime(RETRY_TOKEN_LIFETIME);
         server.migration(true);
-        server.max_incoming(INCOMING_MAX);
+        server.max_incoming(WAITING_MAX + 1);
         server.incoming_buffer_size(INCOMING_BYTES_MAX);
         server.incoming_buffer_size_total(INCOMING_BYTES_MAX);
         server.time_source(clock);
@@ -165,7 +168,7 @@ impl Config {
             .max_concurrent_bidi_streams(VarInt::from_u32(streams))
             .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
             .stream_receive_window(VarInt::from_u32(window / 4))
-            .receive_window(VarInt::from_u32(window))
+            .receive_window(VarInt::from_u32(window_at_first(limits)))
             .send_window(SEND_WINDOW_BYTES)
             // Answers are small: each in one packet, and none cut into many for fairness.
             .send_fairness(false)
@@ -175,6 +178,11 @@ impl Config {
             .enable_segmentation_offload(self.segments_max > 1);
         transport
     }
+}
+
+/// What a new connection may send ahead.
+pub(super) fn window_at_first(limits: &Limits) -> u32 {
+    limits.connection_window_bytes.min(WINDOW_BYTES_AT_FIRST)
 }
 
 /// Requests that a new connection may have open.

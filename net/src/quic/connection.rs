@@ -1,29 +1,46 @@
 //! One connection: quinn's half, which is the transport, and HTTP/3 above it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use quinn_proto::{ConnectionHandle, Dir, Event, StreamEvent, StreamId, VarInt};
+use quinn_proto::{ConnectionError, ConnectionHandle, Dir, Event, StreamEvent, StreamId, VarInt};
+use rustls::pki_types::CertificateDer;
 
-use super::config::streams_at_first;
+use super::config::{streams_at_first, window_at_first};
 use super::lane::{Behind, Lane};
+use super::moves::Moves;
 use crate::http3::{Code, Http3};
 use crate::request::{Answer, Limits, Nanos, Turn};
 use crate::ring::Key;
 use crate::server::lifetime::{Age, Step};
+use crate::tls::Failure;
+use crate::tls::peer::PeerIdentity;
+
+/// What a connection may take to end that was never established.
+const CLOSING: Nanos = 1_000_000_000;
 
 pub(super) struct Connection {
     pub(super) key: Key,
     pub(super) handle: ConnectionHandle,
     pub(super) quic: quinn_proto::Connection,
     http3: Option<Http3>,
+    identity: Option<Arc<PeerIdentity>>,
+    /// Why it ended before its handshake did.
+    failure: Option<Failure>,
     /// Streams that we opened.
     opened: usize,
+    /// What the peer may send ahead, and what of it we asked the budget for.
+    window_bytes: u32,
+    window_charged: u32,
+    /// What it sent since that was last more.
+    window_read: u64,
     /// Requests that the peer may have open.
     streams_allowed: u32,
     /// Where the peer was when we last looked.
     peer: SocketAddr,
+    moves: Moves,
     handshake_due: Nanos,
     age: Age,
     /// Counted as such by the endpoint.
@@ -34,7 +51,6 @@ pub(super) struct Connection {
     pub(super) is_sending: bool,
     /// The entry of the timer heap that counts.
     pub(super) timer_at: Nanos,
-    pub(super) drains: bool,
 }
 
 impl Connection {
@@ -51,21 +67,50 @@ impl Connection {
             handle,
             quic,
             http3: None,
+            identity: None,
+            failure: None,
             opened: 0,
+            window_bytes: 0,
+            window_charged: 0,
+            window_read: 0,
             streams_allowed: 0,
             peer,
+            moves: Moves::default(),
             handshake_due,
             age,
             was_handshaking: true,
             is_touched: false,
             is_sending: false,
             timer_at: Nanos::MAX,
-            drains: false,
         }
     }
 
     pub(super) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Whether a datagram from there may be looked at.
+    pub(super) fn may_come_from(&mut self, from: SocketAddr, now: Nanos) -> bool {
+        from == self.quic.remote_address() || self.moves.take(now)
+    }
+
+    /// Who the peer proved to be, by a certificate.
+    pub(super) fn identity(&self) -> Option<&Arc<PeerIdentity>> {
+        self.identity.as_ref()
+    }
+
+    /// Why its handshake came to nothing, if it did.
+    pub(super) fn failure(&self) -> Failure {
+        self.failure.unwrap_or(Failure::Other)
+    }
+
+    /// Its handshake has had its time and ended otherwise: nothing more is to be said to it.
+    pub(super) fn is_overdue(&self, now: Nanos) -> bool {
+        self.http3.is_none() && self.quic.is_closed() && self.forgotten_at() <= now
+    }
+
+    fn forgotten_at(&self) -> Nanos {
+        self.handshake_due.saturating_add(CLOSING)
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
@@ -87,6 +132,7 @@ impl Connection {
                 Event::Connected => self.begin(now, turn),
                 Event::ConnectionLost { reason } => {
                     tracing::debug!(%reason, "a QUIC connection ended");
+                    self.failure.get_or_insert(failure_of(&reason));
                     if let Some(http3) = &mut self.http3 {
                         http3.handle_lost(turn);
                     }
@@ -103,13 +149,41 @@ impl Connection {
     }
 
     fn begin(&mut self, now: Instant, turn: &mut Turn<'_>) {
-        let mut lane = Lane { quic: &mut self.quic, now, opened: &mut self.opened };
-        let mut http3 = Http3::new(turn.limits, turn.now, &mut lane);
-        if self.drains {
-            http3.drain(turn, &mut lane);
-        }
-        self.http3 = Some(http3);
+        let Ok(identity) = identity(&self.quic) else {
+            self.failure = Some(Failure::BadCertificate);
+            let reason = Bytes::from_static(b"the certificate can't be read");
+            return self.quic.close(now, no_error(), reason);
+        };
+        self.identity.clone_from(&identity);
+        turn.peer = identity;
+        let mut lane = Lane::new(&mut self.quic, now, &mut self.opened);
+        self.http3 = Some(Http3::new(turn.limits, turn.now, &mut lane));
+        self.window_bytes = window_at_first(turn.limits);
         self.streams_allowed = streams_at_first(turn.limits);
+    }
+
+    /// How much more it should be allowed to send ahead: as much as it may, once it sent that.
+    pub(super) fn wants_window(&self, limits: &Limits) -> Option<u32> {
+        let most = limits.connection_window_bytes.saturating_sub(self.window_bytes);
+        let is_earned = self.window_read >= u64::from(self.window_bytes);
+        Some(most.min(self.window_bytes))
+            .filter(|more| *more > 0 && is_earned && !self.quic.is_closed())
+    }
+
+    /// Lets it send more ahead, for which the budget was asked.
+    pub(super) fn widen(&mut self, more: u32) {
+        self.window_bytes += more;
+        self.window_charged += more;
+        self.window_read = 0;
+        self.quic.set_receive_window(VarInt::from_u32(self.window_bytes));
+    }
+
+    /// Takes out what the budget was asked for, once nothing that comes is held any more.
+    pub(super) fn take_charge(&mut self) -> usize {
+        match self.quic.is_closed() {
+            true => std::mem::take(&mut self.window_charged) as usize,
+            false => 0,
+        }
     }
 
     fn take_stream_event(&mut self, event: StreamEvent, now: Instant, turn: &mut Turn<'_>) {
@@ -130,6 +204,9 @@ impl Connection {
             StreamEvent::Stopped { id, .. } => {
                 self.with(now, |http3, lane| http3.handle_stopped(id.into(), turn, lane));
             }
+            StreamEvent::Available { dir: Dir::Uni } => {
+                self.with(now, |http3, lane| http3.handle_room(lane));
+            }
             StreamEvent::Finished { .. } | StreamEvent::Available { .. } => {}
         }
     }
@@ -148,16 +225,19 @@ impl Connection {
 
     /// Hands on what came of a stream.
     fn read(&mut self, id: StreamId, now: Instant, turn: &mut Turn<'_>) {
+        let mut bytes = 0;
         self.with(now, |http3, lane| {
             let Some(read) = lane.read(id) else {
                 return;
             };
+            bytes = read.chunks.iter().map(Bytes::len).sum();
             let ends = read.behind == Behind::End;
             http3.handle_pieces(id.into(), &read.chunks, ends, turn, lane);
             if read.behind == Behind::Reset {
                 http3.handle_reset(id.into(), turn, lane);
             }
         });
+        self.window_read += bytes as u64;
     }
 
     pub(super) fn take_answer(
@@ -178,6 +258,7 @@ impl Connection {
         if self.is_handshaking() {
             let is_late = self.handshake_due <= turn.now;
             if is_late {
+                self.failure.get_or_insert(Failure::Timeout);
                 self.close(now, turn);
             }
             return is_late;
@@ -195,9 +276,12 @@ impl Connection {
         was_missed
     }
 
-    /// Answer what is in flight, take no more, then finish.
+    /// Answer what is in flight, take no more, then finish. Whose handshake is not done is owed
+    /// nothing.
     pub(super) fn drain(&mut self, now: Instant, turn: &mut Turn<'_>) {
-        self.drains = true;
+        if self.is_handshaking() {
+            return self.close(now, turn);
+        }
         self.with(now, |http3, lane| http3.drain(turn, lane));
     }
 
@@ -206,8 +290,7 @@ impl Connection {
         if let Some(http3) = &mut self.http3 {
             http3.handle_lost(turn);
         }
-        let code = VarInt::from_u64(Code::NO_ERROR.0).unwrap_or(VarInt::MAX);
-        self.quic.close(now, code, Bytes::new());
+        self.quic.close(now, no_error(), Bytes::new());
     }
 
     /// When something is due, by either half. `nanos` tells quinn's time in ours.
@@ -218,7 +301,8 @@ impl Connection {
     ) -> Option<Nanos> {
         let transport = self.quic.poll_timeout().map(nanos);
         if self.quic.is_closed() {
-            return transport;
+            let forgotten = self.http3.is_none().then_some(self.forgotten_at());
+            return transport.into_iter().chain(forgotten).min();
         }
         let handshake = self.http3.is_none().then_some(self.handshake_due);
         let http3 = self.http3.as_ref().and_then(|http3| http3.deadline(limits));
@@ -228,8 +312,33 @@ impl Connection {
 
     fn with(&mut self, now: Instant, act: impl FnOnce(&mut Http3, &mut Lane<'_>)) {
         if let Some(http3) = &mut self.http3 {
-            let mut lane = Lane { quic: &mut self.quic, now, opened: &mut self.opened };
+            let mut lane = Lane::new(&mut self.quic, now, &mut self.opened);
             act(http3, &mut lane);
         }
     }
+}
+
+/// Who a peer proved to be. An error: nobody knows whom, and it is not taken for nobody.
+fn identity(quic: &quinn_proto::Connection) -> Result<Option<Arc<PeerIdentity>>, ()> {
+    let Some(chain) = quic.crypto_session().peer_identity() else {
+        return Ok(None);
+    };
+    let chain = chain.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| ())?;
+    let first = chain.first().and_then(|der| PeerIdentity::of(der)).ok_or(())?;
+    Ok(Some(Arc::new(first)))
+}
+
+/// Why a handshake came to nothing.
+pub(super) fn failure_of(reason: &ConnectionError) -> Failure {
+    match reason {
+        ConnectionError::TransportError(error) => Failure::of_quic(error.code.into()),
+        ConnectionError::ConnectionClosed(close) => Failure::of_quic(close.error_code.into()),
+        ConnectionError::VersionMismatch => Failure::NoCommonProtocol,
+        ConnectionError::TimedOut => Failure::Timeout,
+        _ => Failure::Other,
+    }
+}
+
+fn no_error() -> VarInt {
+    VarInt::from_u64(Code::NO_ERROR.0).unwrap_or(VarInt::MAX)
 }

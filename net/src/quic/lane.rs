@@ -29,7 +29,15 @@ pub(super) enum Behind {
     Reset,
 }
 
-impl Lane<'_> {
+impl<'a> Lane<'a> {
+    pub(super) fn new(
+        quic: &'a mut quinn_proto::Connection,
+        now: Instant,
+        opened: &'a mut usize,
+    ) -> Lane<'a> {
+        Lane { quic, now, opened }
+    }
+
     /// All that came of a stream, in its order; `None`: nobody reads it any more.
     pub(super) fn read(&mut self, id: StreamId) -> Option<Read> {
         let mut stream = self.quic.recv_stream(id);

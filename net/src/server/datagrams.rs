@@ -34,6 +34,8 @@ pub struct QuicListener<S> {
     /// What it has at any time is what new connections get; `config` has the first of it.
     pub acceptor: Arc<Acceptor>,
     pub crossing: Arc<Crossing>,
+    /// Of [`Quic::limit_windows`].
+    pub windows_bytes_max: usize,
 }
 
 /// Counters since the start, and gauges.
@@ -70,14 +72,17 @@ impl<R: Ring> Server<R> {
     /// # Errors
     /// The ring has no memory for what datagrams are received into.
     pub fn open_quic(&mut self, listener: QuicListener<R::Socket>) -> io::Result<()> {
-        let QuicListener { socket, config, acceptor, crossing } = listener;
+        let QuicListener { socket, config, acceptor, crossing, windows_bytes_max } = listener;
         let socket = self.ring.open_datagrams(socket)?;
         self.ring.receive_datagrams(socket);
         let core = config.core.index;
         crossing.join(core, self.ring.wake());
+        let listener = config.listener;
+        let mut quic = Quic::new(config);
+        quic.limit_windows(windows_bytes_max);
         self.datagrams = Some(Box::new(Datagrams {
-            listener: config.listener,
-            quic: Quic::new(config),
+            listener,
+            quic,
             socket,
             core,
             crossing,

@@ -200,8 +200,8 @@ impl Door for Porch<'_> {
         self.door.read_names()
     }
 
-    fn trouble(&mut self, trouble: Trouble) {
-        self.door.trouble(trouble);
+    fn trouble(&mut self, protocol: Protocol, trouble: Trouble) {
+        self.door.trouble(protocol, trouble);
     }
 }
 

@@ -20,7 +20,7 @@ const ENTRIES_SPARE: usize = 64;
 
 /// How far a connection's handshake is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// Nothing has come yet.
     Silent,
     /// Something has come, and we had nothing to say to it yet.
@@ -32,7 +32,7 @@ pub(super) enum Progress {
 
 /// Those under way, and some that are over, each in the order of its beginning.
 #[derive(Default)]
-pub(super) struct Handshakes {
+pub(crate) struct Handshakes {
     begun: VecDeque<Key>,
     answered: VecDeque<(Nanos, Key)>,
 }
@@ -40,7 +40,7 @@ pub(super) struct Handshakes {
 impl Handshakes {
     /// The handshake of `key` came to `progress`. `places`: how many may be under way at once;
     /// `progress_of`: how far each one is.
-    pub(super) fn note(
+    pub(crate) fn note(
         &mut self,
         key: Key,
         progress: Progress,
@@ -61,7 +61,7 @@ impl Handshakes {
     }
 
     /// Who is to give way to one more, if anybody is.
-    pub(super) fn give_way(
+    pub(crate) fn give_way(
         &mut self,
         now: Nanos,
         mut progress_of: impl FnMut(Key) -> Progress,

@@ -121,7 +121,7 @@ impl Door for Books {
         self.abandoned += 1;
     }
 
-    fn trouble(&mut self, trouble: Trouble) {
+    fn trouble(&mut self, _: Protocol, trouble: Trouble) {
         self.troubles.push(trouble);
     }
 }

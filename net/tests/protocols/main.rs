@@ -12,6 +12,7 @@ mod frames;
 mod http1;
 mod http2;
 mod http3;
+mod http3_leaving;
 mod http3_rules;
 mod leaving;
 mod messages;

@@ -11,7 +11,8 @@ use forebay_net::request::{Answer, Nanos, Request};
 use forebay_net::ring::fake::Dice;
 use http::StatusCode;
 use quinn_proto::{
-    ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, StreamEvent, StreamId,
+    ClientConfig, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event,
+    StreamEvent, StreamId,
 };
 
 use crate::book::pattern;
@@ -24,32 +25,32 @@ const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 4318);
 const CLIENT: ([u8; 4], u16) = ([10, 0, 1, 1], 1024);
 
 /// One core and one client, with nothing between them.
-struct Pair {
-    now: Nanos,
-    quic: Quic,
-    desk: Desk,
-    requests: Vec<Request>,
-    client: Client,
+pub(crate) struct Pair {
+    pub(crate) now: Nanos,
+    pub(crate) quic: Quic,
+    pub(crate) desk: Desk,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) client: Client,
 }
 
-struct Client {
-    address: SocketAddr,
-    endpoint: Endpoint,
-    handle: ConnectionHandle,
-    quic: quinn_proto::Connection,
-    lost: Option<ConnectionError>,
-    got: Vec<u8>,
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) handle: ConnectionHandle,
+    pub(crate) quic: quinn_proto::Connection,
+    pub(crate) lost: Option<ConnectionError>,
+    pub(crate) got: Vec<u8>,
 }
 
 impl Pair {
-    fn new(config: Config) -> Pair {
+    pub(crate) fn new(config: Config) -> Pair {
         let dice = Dice::new(1);
         let client = Client::new(CLIENT.into(), 2);
         Pair { now: 0, quic: Quic::new(config), desk: Desk::new(dice), requests: vec![], client }
     }
 
     /// Until neither side has anything to say.
-    fn exchange(&mut self) {
+    pub(crate) fn exchange(&mut self) {
         loop {
             self.now += MILLI;
             let sent = self.client.send(self.now);
@@ -70,12 +71,12 @@ impl Pair {
         }
     }
 
-    fn work(&mut self) -> Vec<(Transmit, Vec<u8>)> {
+    pub(crate) fn work(&mut self) -> Vec<(Transmit, Vec<u8>)> {
         self.quic.poll(self.now, &mut self.desk, &mut self.requests);
         transmits(&mut self.quic, self.now)
     }
 
-    fn pass(&mut self, nanos: Nanos) {
+    pub(crate) fn pass(&mut self, nanos: Nanos) {
         let until = self.now + nanos;
         while let Some(next) = self.quic.next_timeout().filter(|next| *next <= until) {
             self.now = next;
@@ -86,21 +87,29 @@ impl Pair {
 }
 
 impl Client {
-    fn new(address: SocketAddr, seed: u64) -> Client {
+    pub(crate) fn new(address: SocketAddr, seed: u64) -> Client {
+        Client::with(address, seed, terms::client)
+    }
+
+    pub(crate) fn with(
+        address: SocketAddr,
+        seed: u64,
+        terms: impl FnOnce(&mut Dice) -> ClientConfig,
+    ) -> Client {
         let mut dice = Dice::new(seed);
         let config = terms::client_endpoint(&mut dice);
         let mut endpoint = Endpoint::new(config.into(), None, true, Some(terms::seed(&mut dice)));
         let (handle, quic) = endpoint
-            .connect(terms::instant(0), terms::client(&mut dice), SERVER.into(), terms::NAME)
+            .connect(terms::instant(0), terms(&mut dice), SERVER.into(), terms::NAME)
             .expect("the address is one");
         Client { address, endpoint, handle, quic, lost: None, got: Vec::new() }
     }
 
-    fn path(&self) -> Path {
+    pub(crate) fn path(&self) -> Path {
         Path { from: self.address, local_ip: None, ecn: 0 }
     }
 
-    fn send(&mut self, now: Nanos) -> Vec<Vec<u8>> {
+    pub(crate) fn send(&mut self, now: Nanos) -> Vec<Vec<u8>> {
         let at = terms::instant(now);
         if self.quic.poll_timeout().is_some_and(|due| due <= at) {
             self.quic.handle_timeout(at);
@@ -113,7 +122,7 @@ impl Client {
         datagrams
     }
 
-    fn receive(&mut self, now: Nanos, bytes: &[u8]) {
+    pub(crate) fn receive(&mut self, now: Nanos, bytes: &[u8]) {
         let (at, bytes) = (terms::instant(now), BytesMut::from(bytes));
         let mut reply = Vec::new();
         let event = self.endpoint.handle(at, SERVER.into(), None, None, bytes, &mut reply);
@@ -136,7 +145,7 @@ impl Client {
         }
     }
 
-    fn read(&mut self, id: StreamId) {
+    pub(crate) fn read(&mut self, id: StreamId) {
         let mut stream = self.quic.recv_stream(id);
         let mut chunks = stream.read(true).expect("it is open");
         while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
@@ -145,7 +154,7 @@ impl Client {
         let _ = chunks.finalize();
     }
 
-    fn write(&mut self, dir: Dir, bytes: &[u8], ends: bool) {
+    pub(crate) fn write(&mut self, dir: Dir, bytes: &[u8], ends: bool) {
         let id = self.quic.streams().open(dir).expect("there is room");
         assert_eq!(self.quic.send_stream(id).write(bytes), Ok(bytes.len()));
         if ends {
@@ -153,13 +162,13 @@ impl Client {
         }
     }
 
-    fn ask(&mut self) {
+    pub(crate) fn ask(&mut self) {
         let made = Made { id: 1, path: "/r/1".into(), headers: vec![], body: vec![] };
         self.write(Dir::Bi, &wire::request(&made, false, &[]), true);
     }
 }
 
-fn transmits(quic: &mut Quic, now: Nanos) -> Vec<(Transmit, Vec<u8>)> {
+pub(crate) fn transmits(quic: &mut Quic, now: Nanos) -> Vec<(Transmit, Vec<u8>)> {
     let mut all = Vec::new();
     let mut buffer = Vec::new();
     while let Some(transmit) = quic.poll_transmit(now, &mut buffer) {
@@ -169,7 +178,7 @@ fn transmits(quic: &mut Quic, now: Nanos) -> Vec<(Transmit, Vec<u8>)> {
 }
 
 /// Of a core of so many; with the same keys in every call.
-fn config(index: usize, count: usize) -> Config {
+pub(crate) fn config(index: usize, count: usize) -> Config {
     let mut dice = Dice::new(9);
     let common = Common::drawn(&mut dice);
     let mut config = terms::server(CoreId { index, count }, &mut dice, &common);
@@ -202,6 +211,18 @@ fn a_peer_that_breaks_the_rules_hears_which() {
         assert!(!close.reason.is_empty(), "it says what was wrong");
         pair.pass(10 * SECOND);
         assert_eq!(pair.quic.connections(), 0);
+    }
+}
+
+#[test]
+fn a_stream_of_a_kind_that_nobody_knows_is_not_read_from_its_middle() {
+    for behind in [0, 1, 2, 0x40] {
+        let mut pair = Pair::new(config(0, 1));
+        pair.exchange();
+        pair.client.write(Dir::Uni, &[&[0x21][..], &[behind; 3_500]].concat(), false);
+        pair.client.ask();
+        pair.exchange();
+        assert_eq!((pair.client.lost, pair.requests.len()), (None, 1), "{behind}");
     }
 }
 
@@ -283,7 +304,11 @@ fn a_flood_of_handshakes_is_bounded_and_asked_for_its_address() {
             quic.handle_datagram(0, client.path(), &datagram);
         }
     }
-    assert_eq!(quic.connections(), 40, "{:?}", quic.stats());
+    while quic.next_timeout() == Some(0) {
+        quic.poll(0, &mut desk, &mut Vec::new());
+    }
+    let stats = quic.stats();
+    assert_eq!((stats.handshakes, stats.handshaking), (20, 40), "{stats:?}");
     assert!(quic.stats().refused > 0);
     let mut pair = Pair { now: 0, quic, desk, requests: vec![], client: clients.remove(0) };
     pair.pass(20 * SECOND);

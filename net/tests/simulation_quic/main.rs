@@ -11,6 +11,8 @@ mod day;
 #[path = "../simulation/door.rs"]
 mod door;
 mod edges;
+mod entry;
+mod identity;
 mod network;
 mod papers;
 #[allow(dead_code, reason = "the other simulation has more days")]

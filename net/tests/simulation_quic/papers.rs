@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use quinn_proto::crypto::rustls::QuicClientConfig;
 use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub(crate) const NAME: &str = "collector.example";
 
-/// A certificate whose signatures are always as long: days are the same in every run.
-pub(crate) fn tls() -> (Arc<ServerConfig>, Arc<QuicClientConfig>) {
+/// Its signatures are always as long: days are the same in every run.
+pub(crate) fn certificate() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
     let params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).expect("a name");
     let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+    (certificate, PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+}
+
+pub(crate) fn tls() -> (Arc<ServerConfig>, Arc<QuicClientConfig>) {
+    let (certificate, key) = certificate();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
     let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3 is known")

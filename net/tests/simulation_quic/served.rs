@@ -108,7 +108,8 @@ fn cores(count: usize, dice: &mut Dice) -> Vec<Core> {
         let (socket, everybody) = wires.datagrams();
         let config = terms::server(CoreId { index, count }, dice, &common);
         let (acceptor, crossing) = (acceptor.clone(), crossing.clone());
-        let listener = QuicListener { socket, config, acceptor, crossing };
+        let windows_bytes_max = 100_000;
+        let listener = QuicListener { socket, config, acceptor, crossing, windows_bytes_max };
         server.open_quic(listener).expect("a fake ring has memory");
         Core { server, everybody, wires }
     };

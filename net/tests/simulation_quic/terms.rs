@@ -113,7 +113,11 @@ pub(crate) fn client_endpoint(dice: &mut Dice) -> EndpointConfig {
 }
 
 pub(crate) fn client(dice: &mut Dice) -> ClientConfig {
-    let mut client = ClientConfig::new(TLS.1.clone());
+    client_with(dice, TLS.1.clone())
+}
+
+pub(crate) fn client_with(dice: &mut Dice, tls: Arc<QuicClientConfig>) -> ClientConfig {
+    let mut client = ClientConfig::new(tls);
     let drawn = dice.number();
     let id = [drawn.to_le_bytes(), (!drawn).to_le_bytes()].concat();
     client.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&id)));

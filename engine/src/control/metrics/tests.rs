@@ -18,7 +18,7 @@ use crate::ledger::Transport;
 
 const HEADING: &str = "## Every metric\n";
 
-/// [`FLEETS`] with TLS and a routing.
+/// [`FLEETS`] with TLS, HTTP/3 and a routing.
 fn everything() -> String {
     let made = generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let file = |name: &str, text: String| {
@@ -33,6 +33,7 @@ fn everything() -> String {
     let clients = format!("client_ca_file: '{ca}', client_crl_file: '{crl}'");
     let tls = format!("{{cert_file: '{cert}', key_file: '{key}', {clients}}}");
     let http = format!("http: {{endpoint: '127.0.0.1:0', tls: {tls}}}");
+    let http3 = format!("http3: {{endpoint: '127.0.0.1:0', tls: {tls}}}");
     let grpc = "grpc: {endpoint: '127.0.0.1:0'}";
     let logs = "logs: {receivers: [otlp], processors: [filter], exporters: [otlp_grpc]}";
     let routed = "logs: {receivers: [otlp], processors: [filter], exporters: [routing]}
@@ -45,7 +46,7 @@ connectors: {routing: {default_pipelines: [logs/others], table: [{context: resou
     let own = format!("cert_file: '{cert}', key_file: '{key}'");
     let secured = format!("/nowhere}}}}, tls: {{insecure_skip_verify: true, {own}}}");
     FLEETS
-        .replace(grpc, &format!("{grpc}, {http}"))
+        .replace(grpc, &format!("{grpc}, {http}, {http3}"))
         .replace(logs, routed)
         .replace(cleartext, &secured)
 }
