@@ -163,6 +163,8 @@ pub struct TlsStats {
     /// Handshakes that ended well, the resumed ones too.
     pub completed: u64,
     pub resumed: u64,
+    /// Connections that broke TLS once their handshake had ended well.
+    pub broken: u64,
     /// In the order of [`Failure::ALL`].
     pub failed: [u64; Failure::ALL.len()],
     /// Connections that began TLS where none is spoken.

@@ -303,3 +303,19 @@ fn a_flood_of_handshakes_that_never_end_is_bounded_and_lets_others_in_again() {
     drop(flood);
     forebay.stop();
 }
+
+#[test]
+fn a_client_that_breaks_tls_after_its_handshake_is_ended_and_counted() {
+    let authority = Authority::new("ours");
+    let files = Files::new(&authority.issue(|_| {}));
+    let forebay = Process::start(&config(&files.block(""), ""));
+    let mut stream = dial(forebay.http_address(), &authority.client(None));
+    let body = items::proto(Signal::Traces, 1, 1);
+    assert_eq!(post(&mut stream, "/v1/traces", &body).expect("an answer"), 200);
+    // A record that no key has sealed.
+    stream.sock.write_all(&[&[0x17, 3, 3, 0, 40][..], &[9; 40]].concat()).expect("it reads");
+    assert!(post(&mut stream, "/v1/traces", &body).is_err());
+    wait_for("it is counted", || forebay.metric("forebay_receiver_tls_broken", &[]) == 1.0);
+    assert_eq!(failures(&forebay, "other"), 0.0, "its handshake was in order");
+    assert_eq!(forebay.stop().ledger["received_items"], 1);
+}

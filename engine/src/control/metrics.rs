@@ -358,10 +358,16 @@ fn tls(page: &mut Page, view: &View) {
     for (index, failure) in Failure::ALL.iter().enumerate() {
         page.sample(name, &[("reason", failure.name())], failed(index));
     }
-    let columns: [Column<ShardStats>; 3] = [
+    let columns: [Column<ShardStats>; 4] = [
         ("forebay_receiver_tls_handshakes_resumed", "counter", "Those that resumed.", |s| {
             s.handshakes_resumed.read()
         }),
+        (
+            "forebay_receiver_tls_broken",
+            "counter",
+            "Connections ended because their clients broke TLS after the handshake.",
+            |s| s.tls_broken.read(),
+        ),
         ("forebay_receiver_tls_handshakes_pending", "gauge", "Handshakes under way.", |s| {
             s.handshakes_pending.read()
         }),

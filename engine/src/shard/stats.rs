@@ -52,6 +52,7 @@ pub struct ShardStats {
     pub handshakes_pending: Count,
     pub handshakes_completed: Count,
     pub handshakes_resumed: Count,
+    pub tls_broken: Count,
     /// In the order of `Failure::ALL`.
     pub handshakes_failed: [Count; Failure::ALL.len()],
     pub tls_misdirected: Count,
@@ -97,6 +98,7 @@ impl<R: Ring> Shard<R> {
         stats.handshakes_pending.set(server.tls.pending);
         stats.handshakes_completed.set(server.tls.completed);
         stats.handshakes_resumed.set(server.tls.resumed);
+        stats.tls_broken.set(server.tls.broken);
         for (count, failed) in stats.handshakes_failed.iter().zip(server.tls.failed) {
             count.set(failed);
         }

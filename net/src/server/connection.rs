@@ -307,6 +307,11 @@ impl Connection {
         self.sealed.as_mut().and_then(|sealed| sealed.take_outcome())
     }
 
+    /// Whether its TLS broke after the handshake; once.
+    pub(super) fn take_breakage(&mut self) -> bool {
+        self.sealed.as_mut().is_some_and(|sealed| sealed.take_breakage())
+    }
+
     pub(super) fn owes(&self) -> bool {
         self.speaks.core().is_some_and(Core::owes)
     }

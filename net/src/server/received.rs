@@ -101,6 +101,7 @@ pub(super) fn count_tls(connection: &mut Connection, stats: &mut TlsStats) -> Op
     let is_pending = connection.is_handshaking();
     stats.pending = stats.pending + u64::from(is_pending) - u64::from(connection.is_counted);
     connection.is_counted = is_pending;
+    stats.broken += u64::from(connection.take_breakage());
     match connection.take_outcome()? {
         Outcome::Opened { is_resumed } => {
             stats.completed += 1;

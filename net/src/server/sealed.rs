@@ -26,6 +26,8 @@ pub(super) struct Sealed {
     handshake_timeout: Nanos,
     /// What became of the handshake, until it is counted.
     outcome: Option<Outcome>,
+    /// It broke after its handshake, which is not counted yet.
+    has_broken: bool,
     peer: Option<Arc<PeerIdentity>>,
     alpn: Option<Alpn>,
 }
@@ -57,6 +59,7 @@ impl Sealed {
             stage: Stage::Silent,
             handshake_timeout: acceptor.handshake_timeout(),
             outcome: None,
+            has_broken: false,
             peer: None,
             alpn: None,
         }
@@ -116,8 +119,9 @@ impl Sealed {
         tracing::debug!(%error, "a TLS connection broke");
         let last = match &mut self.stage {
             Stage::Talking(session) => {
-                if !session.is_open() {
-                    self.outcome = Some(Outcome::Failed(Failure::of(error)));
+                match session.is_open() {
+                    true => self.has_broken = true,
+                    false => self.outcome = Some(Outcome::Failed(Failure::of(error))),
                 }
                 session.seal(&[], false).unwrap_or_default()
             }
@@ -191,5 +195,9 @@ impl Sealed {
 
     pub(super) fn take_outcome(&mut self) -> Option<Outcome> {
         self.outcome.take()
+    }
+
+    pub(super) fn take_breakage(&mut self) -> bool {
+        mem::take(&mut self.has_broken)
     }
 }

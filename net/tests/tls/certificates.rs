@@ -37,6 +37,10 @@ impl Authority {
         self.0.pem().into_bytes()
     }
 
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
+    }
+
     pub(crate) fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Paper {
         self.issue_for(KeyPair::generate(), name, change)
     }

@@ -1,6 +1,8 @@
 //! TLS at the receiver: a whole server on a quiet network, visited by rustls's own client.
 
+mod attacks;
 mod certificates;
+mod forger;
 mod place;
 
 use std::sync::Arc;
