@@ -112,7 +112,8 @@ impl Doors {
         }
     }
 
-    /// Warns of what will not be valid for long, of lists that are late, and of what is not verified.
+    /// Warns of what will not be valid for long, of lists that are late, and of what is not
+    /// verified.
     pub fn warn(&self, now: Instant, wall: SystemTime) {
         self.all().for_each(|door| door.warn(now, wall));
         self.outlets().for_each(|outlet| outlet.warn(now, wall));
