@@ -196,6 +196,7 @@ fn a_source_that_fails_takes_no_endpoint_away() {
     list.weigh(&[(&sink, 1)]);
     let mut forebay = Process::start(&list.followed(""));
     send(&forebay, 0, 10);
+    sink.wait_for(Signal::Logs, 10);
     list.write("# nobody\n");
     let line = forebay.wait_for_log(FAILS);
     assert!(line["cost"].as_str().is_some_and(|cost| cost.contains("stays in use")), "{line}");
