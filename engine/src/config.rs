@@ -22,6 +22,7 @@ pub mod problem;
 mod processors;
 mod receivers;
 mod registration;
+mod secret;
 mod section;
 mod service;
 mod tree;

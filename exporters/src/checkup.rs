@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crate::breaker::{Outcome, Transition};
 use crate::destination::{HealthCheck, Probe};
 use crate::endpoints::{Call, Check, Endpoint, Snapshot};
+use crate::verdict::FailureKind;
 
 const CHECKS_MAX: usize = 64;
 /// After a failed check the next comes so many times sooner.
@@ -35,7 +36,20 @@ pub(crate) enum Finding {
     Serving,
     /// There is a server, and it has no health service: no use asking again.
     NoHealthService,
-    Trouble(String),
+    Trouble(Trouble),
+}
+
+/// What is wrong with an endpoint that was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) kind: FailureKind,
+    pub(crate) why: String,
+}
+
+impl Finding {
+    pub(crate) fn trouble(kind: FailureKind, why: impl Into<String>) -> Finding {
+        Finding::Trouble(Trouble { kind, why: why.into() })
+    }
 }
 
 /// A check that is to be made now.
@@ -119,7 +133,7 @@ impl Checkup {
             patient.put_off(now, jittered(pause, &mut self.rng));
         }
         let trouble = match finding {
-            Finding::Trouble(why) => Some(why),
+            Finding::Trouble(trouble) => Some(trouble.why),
             Finding::Connected | Finding::Serving | Finding::NoHealthService => None,
         };
         endpoint.note_check(Check { at: now, took, trouble });

@@ -229,11 +229,11 @@ impl Tended for Client {
     async fn ask_health(&self, service: &str) -> Finding {
         let connections = match &self.connections {
             Ok(connections) => connections,
-            Err(defect) => return Finding::Trouble(defect.clone()),
+            Err(defect) => return Finding::trouble(FailureKind::Internal, defect),
         };
         let exchange = match connections.take().await {
             Ok(exchange) => exchange,
-            Err(absence) => return Finding::Trouble(absence.why),
+            Err(absence) => return Finding::trouble(absence.kind, absence.why),
         };
         let message = vec![health::request(service)];
         match call(&exchange, self.health_head(), message).await {
@@ -241,10 +241,12 @@ impl Tended for Client {
                 let decompressor = &mut self.wire.codec.borrow_mut().decompressor;
                 health::finding(&answer, service, decompressor)
             }
-            Call::Judged(Verdict::Failed(failure)) => Finding::Trouble(failure.message),
-            Call::TurnedAway { why, .. } => Finding::Trouble(why),
+            Call::Judged(Verdict::Failed(failure)) => {
+                Finding::trouble(failure.kind, failure.message)
+            }
+            Call::TurnedAway { why, .. } => Finding::trouble(FailureKind::Disconnected, why),
             Call::Judged(Verdict::Delivered { .. }) | Call::TimedOut => {
-                Finding::Trouble("no answer".to_owned())
+                Finding::trouble(FailureKind::Timeout, "no answer")
             }
         }
     }

@@ -78,15 +78,15 @@ pub async fn dial(
     security: Option<&Security>,
 ) -> io::Result<Line> {
     let began = Instant::now();
-    let stream = connect(target, turn, timeout).await?;
+    let (stream, peer) = connect(target, turn, timeout).await?;
     let Some(Security { config, name }) = security else {
         return Ok(Line::Plain(stream));
     };
     let name = match name {
         Some(name) => name.clone(),
-        None => server_name(&target.host).map_err(|why| Fault::because(&why))?,
+        None => server_name(&target.host).map_err(|why| Fault::because(&why).with(peer))?,
     };
-    let handshake = Secured::connect(stream, config.clone(), name);
+    let handshake = Secured::connect(stream, peer, config.clone(), name);
     let secured = or(handshake, async {
         sleep(timeout.saturating_sub(began.elapsed())).await;
         let why = format!(
@@ -95,10 +95,17 @@ pub async fn dial(
         );
         Err(Fault::because(&why).into())
     });
-    Ok(Line::Secured(Box::new(secured.await?)))
+    match secured.await {
+        Ok(secured) => Ok(Line::Secured(Box::new(secured))),
+        Err(error) => Err(Fault::or_error_with(peer, error)),
+    }
 }
 
-async fn connect(target: &Target, turn: usize, timeout: Duration) -> io::Result<Stream> {
+async fn connect(
+    target: &Target,
+    turn: usize,
+    timeout: Duration,
+) -> io::Result<(Stream, SocketAddr)> {
     let mut addresses = within(timeout, "looking up the name", resolve(target.clone())).await?;
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"));
@@ -110,7 +117,7 @@ async fn connect(target: &Target, turn: usize, timeout: Duration) -> io::Result<
     let mut kind = io::ErrorKind::Other;
     for address in addresses {
         match within(share, "connecting", Stream::connect(address)).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return Ok((stream, address)),
             Err(error) => {
                 kind = error.kind();
                 failures.push(format!("{address}: {error}"));

@@ -269,6 +269,51 @@ fn hears_a_peer_that_breaks_off(writes_on: bool) {
 }
 
 #[test]
+fn an_answer_is_heard_whole_though_the_alert_that_ends_it_all_came_with_it() {
+    let answer: Vec<u8> = (0..40_000_u32).map(|at| at as u8).collect();
+    for bytes in [14, answer.len()] {
+        let said = answer[..bytes].to_vec();
+        let server = server("alert.test", move |mut stream| {
+            while stream.conn.is_handshaking() || stream.conn.wants_write() {
+                stream.conn.complete_io(&mut stream.sock).expect("the handshake");
+            }
+            stream.conn.writer().write_all(&said).expect("it has room");
+            // A record that nobody sealed is what the alert is for.
+            let forged = [&[0x17, 3, 3, 0, 32][..], &[0; 32]].concat();
+            stream.conn.read_tls(&mut &forged[..]).expect("it has room");
+            stream.conn.process_new_packets().expect_err("it is forged");
+            let mut out = Vec::new();
+            while stream.conn.wants_write() {
+                stream.conn.write_tls(&mut out).expect("a Vec takes every write");
+            }
+            stream.sock.write_all(&out).expect("the client reads");
+            let _ = stream.sock.shutdown(std::net::Shutdown::Write);
+            let _ = io::copy(&mut stream.sock, &mut io::sink());
+        });
+        let (security, address) = (named(&server, "alert.test"), server.address);
+        let (came, end) = with_line(address, security, async |line| {
+            let mut line = line.expect("the handshake");
+            let mut came = Vec::new();
+            loop {
+                let before = came.len();
+                let received = poll_fn(|cx| {
+                    line.poll_receive(cx).map_ok(|bytes| came.extend_from_slice(bytes))
+                });
+                let end = received.await.map_err(|error| error.to_string());
+                if end.is_err() || came.len() == before {
+                    return (came, end);
+                }
+            }
+        });
+        server.thread.join().expect("the server ends in order");
+        assert!(came == answer[..bytes], "{} bytes came of {bytes}, then {end:?}", came.len());
+        let end = end.expect_err("there was an alert");
+        assert!(end.starts_with(&format!("TLS with {address}: ")), "{end}");
+        assert!(end.contains("BadRecordMac"), "{end}");
+    }
+}
+
+#[test]
 fn a_peer_with_another_name_or_an_unknown_issuer_is_refused_and_the_error_says_so() {
     let only_handshake = |mut stream: StreamOwned<ServerConnection, TcpStream>| {
         let _ = stream.conn.complete_io(&mut stream.sock);
@@ -289,14 +334,24 @@ fn a_peer_with_another_name_or_an_unknown_issuer_is_refused_and_the_error_says_s
 
 #[test]
 fn a_peer_that_speaks_no_tls_or_goes_away_is_refused_and_the_error_says_so() {
+    let reset = server("reset.test", |mut stream| {
+        let mut hello = [0; 5];
+        // What lies unread makes a reset of its end.
+        stream.sock.read_exact(&mut hello).expect("a hello");
+    });
+    let (security, address) = (named(&reset, "reset.test"), reset.address);
+    let text = refusal(reset, security);
+    let start = format!("TLS with {address}: the server closed in the middle");
+    assert!(text.starts_with(&start), "{text}");
+
     let plain = server("plain.test", |mut stream| {
         stream.sock.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("the client reads");
         let _ = stream.sock.shutdown(std::net::Shutdown::Write);
         let _ = io::copy(&mut stream.sock, &mut io::sink());
     });
-    let security = named(&plain, "plain.test");
+    let (security, address) = (named(&plain, "plain.test"), plain.address);
     let text = refusal(plain, security);
-    assert!(text.contains("TLS"), "{text}");
+    assert!(text.starts_with(&format!("TLS with {address}: ")), "{text}");
 
     let silent = server("silent.test", |mut stream| {
         let _ = io::copy(&mut stream.sock, &mut io::sink());

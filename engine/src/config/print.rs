@@ -2,7 +2,7 @@
 //! reads back to the same tree, with secrets masked: by their keys' names, and private keys that
 //! stand where a file should be named, or anywhere.
 
-use super::problem::holds_key;
+use super::secret::holds_key;
 use super::tree::{self, Entry, Node, Value};
 use super::values;
 

@@ -1,11 +1,13 @@
 //! What is wrong with a configuration, and where: written for the operator who must fix it.
 //!
 //! A problem says what, why, and what to do about it. It never shows a secret: whoever makes one
-//! leaves the values of headers and credentials out, and PEM is left out here.
+//! leaves the values of headers and credentials out, and keys are left out here.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
+
+use super::secret::without_keys;
 
 /// A position in one source, 1-based. Line 0: the source as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,37 +74,13 @@ impl Problem {
     /// place stays a secret.
     fn new(severity: Severity, place: &Place, what: String) -> Problem {
         const CHARS_MAX: usize = 400;
-        let mut what = without_pem(what);
+        let mut what = without_keys(what);
         if let Some((end, _)) = what.char_indices().nth(CHARS_MAX) {
             what.truncate(end);
             what.push_str(" ...");
         }
         Problem { severity, place: place.clone(), what, why: None, hint: None }
     }
-}
-
-const PEM_BEGIN: &str = "-----BEGIN";
-
-/// Whether PEM is in a text, or a part of a key that was PEM.
-pub(crate) fn holds_pem(text: &str) -> bool {
-    text.contains(PEM_BEGIN) || holds_key(text)
-}
-
-/// Whether a private key is in a text.
-pub(crate) fn holds_key(text: &str) -> bool {
-    text.contains("PRIVATE KEY")
-}
-
-/// From where PEM begins to where it ends, or to the end of the text, nothing is shown.
-fn without_pem(what: String) -> String {
-    let Some(begin) = what.find(PEM_BEGIN).or_else(|| what.find("PRIVATE KEY")) else {
-        return what;
-    };
-    let rest = &what[begin + PEM_BEGIN.len()..];
-    let behind = rest.rfind("-----").map_or("", |at| &rest[at + 5..]);
-    // Of a key that is cut off the text goes on behind its first line.
-    let behind = if rest.contains("-----END") { behind } else { "" };
-    format!("{}[REDACTED]{behind}", &what[..begin])
 }
 
 impl fmt::Display for Problem {

@@ -78,6 +78,15 @@ impl<'a> Section<'a> {
         self.entry(name).map(|entry| &entry.node).filter(|node| !node.is_null())
     }
 
+    /// Whether `name` stands there without a value, as a variable leaves it that has lost its own.
+    pub(crate) fn is_empty(&self, name: &str) -> bool {
+        self.entry(name).is_some_and(|entry| match &entry.node.value {
+            Value::Null => true,
+            Value::Scalar { text, .. } => text.is_empty(),
+            Value::List(_) | Value::Map(_) => false,
+        })
+    }
+
     /// Where `name` stands, or else the section.
     pub(crate) fn place_of(&self, name: &str) -> &Place {
         self.entries.iter().find(|entry| entry.key == name).map_or(&self.place, |e| &e.place)

@@ -30,6 +30,7 @@ fn environment(name: &str) -> Option<String> {
         "TOKEN" => "s3cret",
         "SIZE" => "77",
         "EMPTY" => "",
+        "NOTHING" => "null",
         "HEADERS" => "{x-a: '1', x-b: '2'}",
         "DOLLAR" => "${env:TOKEN}",
         _ => return None,

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use super::problem::holds_pem;
+use super::secret::{holds_pem, is_base64};
 
 /// A Go duration: `1h30m`, `1.5s`, `200ms`, `0`. Not negative.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -91,7 +91,7 @@ pub(crate) fn number(text: &str) -> Result<f64, String> {
 
 /// Whether this is the content of a file, where a path is wanted: a key, perhaps.
 pub(crate) fn is_content(path: &str) -> bool {
-    path.contains(['\n', '\r']) || holds_pem(path)
+    path.contains(['\n', '\r']) || holds_pem(path) || is_base64(path)
 }
 
 pub(crate) fn text(text: &str) -> Result<String, String> {

@@ -90,7 +90,7 @@ fn one_that_died_silently_is_found_soon_and_its_way_back_costs_no_call() {
         let finding = |is_dead: bool| {
             let id = dead.id();
             move |endpoint: &Endpoint, _: &Probe| match is_dead && endpoint.id() == id {
-                true => Finding::Trouble("no answer".to_owned()),
+                true => Finding::trouble(FailureKind::Timeout, "no answer"),
                 false => Finding::Serving,
             }
         };
@@ -180,7 +180,11 @@ fn churn_leaves_nobody_behind_and_checks_under_way_are_bounded() {
             assert_eq!(ward.checkup.patients.len(), ward.endpoints.snapshot().endpoints().len());
             while under_way.len() > ward.rng.usize(0..CHECKS_MAX) {
                 let due: Due = under_way.swap_remove(ward.rng.usize(0..under_way.len()));
-                ward.checkup.ended(ward.now, due.call, Finding::Trouble("no answer".to_owned()));
+                ward.checkup.ended(
+                    ward.now,
+                    due.call,
+                    Finding::trouble(FailureKind::Timeout, "no answer"),
+                );
             }
         }
     }

@@ -89,7 +89,7 @@ pub(super) enum State {
 /// Why there is no connection.
 #[derive(Clone, Debug)]
 pub(super) struct Absence {
-    kind: FailureKind,
+    pub(super) kind: FailureKind,
     pub(super) why: String,
 }
 

@@ -10,7 +10,7 @@ use forebay_net::http2::client::Answer;
 use http::HeaderMap;
 
 use crate::checkup::Finding;
-use crate::verdict::{Verdict, of_grpc};
+use crate::verdict::{FailureKind, Verdict, of_grpc};
 
 pub(super) const PATH: &str = "/grpc.health.v1.Health/Check";
 
@@ -42,8 +42,10 @@ pub(super) fn finding(answer: &Answer, service: &str, decompressor: &mut Decompr
     if of_trailers.or_else(|| headers.get("grpc-status")).is_some_and(|status| status == "0") {
         return match status_of(body) {
             Some(SERVING) => Finding::Serving,
-            Some(_) => Finding::Trouble("it says that it is not serving".to_owned()),
-            None => Finding::Trouble("its answer is none of the health protocol".to_owned()),
+            Some(_) => Finding::trouble(FailureKind::Unavailable, "it says that it is not serving"),
+            None => {
+                Finding::trouble(FailureKind::Garbage, "its answer is none of the health protocol")
+            }
         };
     }
     match of_grpc(*status, headers, body, trailers.as_ref(), decompressor) {
@@ -51,11 +53,14 @@ pub(super) fn finding(answer: &Answer, service: &str, decompressor: &mut Decompr
             Some(code::UNIMPLEMENTED) => Finding::NoHealthService,
             Some(code::NOT_FOUND) => {
                 let said = failure.message;
-                Finding::Trouble(format!("it knows no service \"{service}\": {said}"))
+                let why = format!("it knows no service \"{service}\": {said}");
+                Finding::trouble(failure.kind, why)
             }
-            _ => Finding::Trouble(failure.message),
+            _ => Finding::trouble(failure.kind, failure.message),
         },
-        Verdict::Delivered { .. } => Finding::Trouble("an answer without a status".to_owned()),
+        Verdict::Delivered { .. } => {
+            Finding::trouble(FailureKind::Garbage, "an answer without a status")
+        }
     }
 }
 

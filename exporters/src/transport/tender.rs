@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use forebay_net::dial::{Target, dial};
 use forebay_net::glommio_io::{sleep, spawn};
-use forebay_net::tls::fault::Fault;
 use forebay_net::tls::outward::Initiator;
 use futures_lite::future::or;
 
@@ -24,6 +23,7 @@ use crate::core::Seat;
 use crate::destination::Probe;
 use crate::endpoints::Snapshot;
 use crate::journal::Journal;
+use crate::verdict::FailureKind;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Of a larger fleet no connection is kept warm.
@@ -106,9 +106,14 @@ impl Checker {
         };
         let finding = or(asking, async {
             sleep(timeout).await;
-            Finding::Trouble(format!("no answer within {timeout:?}"))
+            Finding::trouble(FailureKind::Timeout, format!("no answer within {timeout:?}"))
         });
         let finding = finding.await;
+        if let Finding::Trouble(trouble) = &finding
+            && trouble.kind == FailureKind::Tls
+        {
+            self.journal.distrusts(Instant::now(), &address, &trouble.why);
+        }
         let transition = self.checkup.borrow_mut().ended(Instant::now(), call, finding);
         self.tell(&address, transition);
     }
@@ -123,16 +128,14 @@ impl Checker {
 
     async fn connect(&self, address: &str) -> Finding {
         let Some(target) = Target::parse(address) else {
-            return Finding::Trouble("the address names no host and port".to_owned());
+            return Finding::trouble(FailureKind::Internal, "the address names no host and port");
         };
         let security = self.initiator.as_ref().map(|initiator| initiator.security());
         match dial(&target, 0, self.timeout, security.as_deref()).await {
             Ok(_) => Finding::Connected,
             Err(error) => {
-                if Fault::is_in(&error) {
-                    self.journal.distrusts(Instant::now(), address, &error.to_string());
-                }
-                Finding::Trouble(format!("no connection: {error}"))
+                let kind = FailureKind::of_line(&error, FailureKind::Connect);
+                Finding::trouble(kind, format!("no connection: {error}"))
             }
         }
     }

@@ -7,6 +7,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,9 +24,13 @@ const SEALED_AT_ONCE: usize = 64 << 10;
 /// Plaintext that is handed out at once: a record's.
 const PLAIN_BYTES: usize = 16 << 10;
 
+const BROKEN_OFF: &str = "the server closed in the middle of the TLS handshake: does it speak TLS on \
+                          this port?";
+
 /// A stream whose peer has proved who it is, and whose bytes nobody else reads.
 pub struct Secured {
     stream: Stream,
+    peer: SocketAddr,
     session: ClientConnection,
     /// Ciphertext to be sent, and how much of it has been.
     sealed: Vec<u8>,
@@ -35,6 +40,8 @@ pub struct Secured {
     plain: Box<[u8]>,
     /// Why nothing can be sent any more; told once there is nothing left to read.
     deaf: Option<io::Error>,
+    /// Why nothing more can come; told once what came before is read.
+    broken: Option<io::Error>,
 }
 
 impl Secured {
@@ -42,14 +49,26 @@ impl Secured {
     /// certificate lacks.
     pub async fn connect(
         stream: Stream,
+        peer: SocketAddr,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> io::Result<Secured> {
-        let mut session = ClientConnection::new(config, name).map_err(refused)?;
+        let mut session =
+            ClientConnection::new(config, name).map_err(|error| refused(peer, error))?;
         session.set_buffer_limit(Some(SEALED_AT_ONCE));
         let plain = vec![0; PLAIN_BYTES].into_boxed_slice();
         let (sealed, unread) = (Vec::new(), Vec::new());
-        let mut secured = Secured { stream, session, sealed, sent: 0, unread, plain, deaf: None };
+        let mut secured = Secured {
+            stream,
+            peer,
+            session,
+            sealed,
+            sent: 0,
+            unread,
+            plain,
+            deaf: None,
+            broken: None,
+        };
         poll_fn(|cx| secured.poll_handshake(cx)).await?;
         Ok(secured)
     }
@@ -88,11 +107,14 @@ impl Secured {
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
-            // An alert says more than a socket that takes nothing.
+            if self.broken.is_some() {
+                return Poll::Ready(self.ended());
+            }
+            // An alert says more than a socket that takes nothing, and an answer before it counts.
             if let Err(error) = ready!(self.poll_feed(cx)) {
                 let is_told = Fault::is_in(&error);
                 let deaf = self.deaf.take().filter(|_| !is_told);
-                return Poll::Ready(Err(deaf.unwrap_or(error)));
+                self.broken = Some(deaf.unwrap_or(error));
             }
         }
     }
@@ -165,37 +187,45 @@ impl Secured {
     }
 
     fn ended(&mut self) -> io::Result<&[u8]> {
-        self.deaf.take().map_or(Ok(&[]), Err)
+        let broken = self.broken.take();
+        broken.or_else(|| self.deaf.take()).map_or(Ok(&[]), Err)
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.session.is_handshaking() {
-            ready!(self.poll_flush(cx))?;
+            // A server that takes no more may have said why.
+            if self.deaf.is_none()
+                && let Err(error) = ready!(self.poll_flush(cx))
+            {
+                self.deaf = Some(error);
+            }
             if self.session.is_handshaking() {
-                ready!(self.poll_feed(cx))?;
+                let fed = ready!(self.poll_feed(cx));
+                fed.map_err(|error| broken_off(self.deaf.take(), error))?;
             }
         }
-        self.poll_flush(cx)
+        let deaf = self.deaf.take();
+        let flushed =
+            ready!(deaf.map_or_else(|| self.poll_flush(cx), |error| Poll::Ready(Err(error))));
+        Poll::Ready(flushed.map_err(|error| broken_off(None, error)))
     }
 
     /// Brings ciphertext from the socket into the session.
     fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
             let came = ready!(self.stream.poll_receive(cx))?;
-            let fed = feed(&mut self.session, came);
+            let fed = feed(&mut self.session, self.peer, came);
             if let Ok(count) = fed {
                 self.unread.extend_from_slice(&came[count..]);
             }
             let is_end = came.is_empty();
             self.judged(cx, fed.map(drop))?;
             if is_end && self.session.is_handshaking() {
-                let why = "the server closed in the middle of the TLS handshake: does it speak TLS \
-                           on this port?";
-                return Poll::Ready(Err(Fault::because(why).into()));
+                return Poll::Ready(Err(Fault::because(BROKEN_OFF).into()));
             }
             return Poll::Ready(Ok(()));
         }
-        let fed = feed(&mut self.session, &self.unread);
+        let fed = feed(&mut self.session, self.peer, &self.unread);
         if let Ok(count) = fed {
             self.unread.drain(..count);
         }
@@ -213,13 +243,13 @@ impl Secured {
 
 /// Hands ciphertext to the session until it has plaintext, or all of it; returns how much. None at
 /// all means that the peer sends no more. What follows its goodbye is nobody's: it is thrown away.
-fn feed(session: &mut ClientConnection, ciphertext: &[u8]) -> io::Result<usize> {
+fn feed(session: &mut ClientConnection, peer: SocketAddr, ciphertext: &[u8]) -> io::Result<usize> {
     let mut rest = ciphertext;
     loop {
         if session.read_tls(&mut rest)? == 0 {
             return Ok(ciphertext.len());
         }
-        let state = session.process_new_packets().map_err(refused)?;
+        let state = session.process_new_packets().map_err(|error| refused(peer, error))?;
         if rest.is_empty() || state.plaintext_bytes_to_read() > 0 {
             return Ok(ciphertext.len() - rest.len());
         }
@@ -230,6 +260,16 @@ fn is_of_a_deaf_peer(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-fn refused(error: rustls::Error) -> io::Error {
-    Fault::of(&error).into()
+/// What ended a handshake: `deaf` is why nothing could be sent, `error` why nothing more came. Only
+/// what TLS itself says is better than to ask whether the server speaks it.
+fn broken_off(deaf: Option<io::Error>, error: io::Error) -> io::Error {
+    let is_gone = [Some(&error), deaf.as_ref()].into_iter().flatten().any(is_of_a_deaf_peer);
+    match is_gone && !Fault::is_in(&error) {
+        true => Fault::because(BROKEN_OFF).into(),
+        false => deaf.filter(|_| !Fault::is_in(&error)).unwrap_or(error),
+    }
+}
+
+fn refused(peer: SocketAddr, error: rustls::Error) -> io::Error {
+    Fault::of(&error).with(peer).into()
 }

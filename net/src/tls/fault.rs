@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
 use rustls::{AlertDescription, CertificateError};
 
@@ -14,15 +15,31 @@ const NAME_CHARS_MAX: usize = 64;
 
 /// It lies within the [`io::Error`] of whoever reads, writes or dials.
 #[derive(Debug)]
-pub struct Fault(String);
+pub struct Fault {
+    /// Whom it is about, where that is known.
+    peer: Option<SocketAddr>,
+    why: String,
+}
 
 impl Fault {
     pub(crate) fn of(error: &rustls::Error) -> Fault {
-        Fault(format!("TLS: {}", told(error)))
+        Fault { peer: None, why: told(error) }
     }
 
     pub(crate) fn because(why: &str) -> Fault {
-        Fault(format!("TLS: {why}"))
+        Fault { peer: None, why: why.to_owned() }
+    }
+
+    pub(crate) fn with(self, peer: SocketAddr) -> Fault {
+        Fault { peer: Some(peer), ..self }
+    }
+
+    /// `error` with the peer's address in it, a fault or not.
+    pub(crate) fn or_error_with(peer: SocketAddr, error: io::Error) -> io::Error {
+        match error.downcast::<Fault>() {
+            Ok(fault) => fault.with(peer).into(),
+            Err(error) => io::Error::new(error.kind(), format!("{peer}: {error}")),
+        }
     }
 
     /// Whether TLS is what failed in `error`, or in what it stems from.
@@ -41,7 +58,10 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self.peer {
+            Some(peer) => write!(f, "TLS with {peer}: {}", self.why),
+            None => write!(f, "TLS: {}", self.why),
+        }
     }
 }
 

@@ -98,11 +98,11 @@ pub(crate) fn read(section: &Section<'_>) -> Option<Made> {
         let why = format!("{} says who the endpoints are", resolver.path);
         section.report.add(Problem::warning(otlp.place_of("endpoint"), what).why(why));
     }
-    let name = found.as_ref().and_then(|found| found.name.clone());
     let ways = Ways::of(&otlp);
     if protocol.entry("otlp").is_some() {
         ways.note(None);
     }
+    let name = ways.authority().or_else(|| found.as_ref()?.name.clone());
     let mut settings = otlp::grpc_settings(&otlp, name);
     if let Some(timeout) = section.read("timeout", otlp::attempt) {
         settings.timeout = timeout;

@@ -32,7 +32,9 @@ pub(crate) const GRPC: Table = Table {
             "host:port, http://host:port or https://host:port",
             "",
             "One of `endpoint`, `endpoints` and `discovery` is required. Without a scheme it is \
-            TLS unless `tls.insecure` is true, as for the Collector. `dns:///host:port`: all \
+            TLS unless `tls.insecure` is true, as for the Collector. `http://` is cleartext, \
+            warned of unless `tls.insecure` is true, for the Collector has TLS there. \
+            `dns:///host:port`: all \
             addresses of the name, as `discovery.dns`.",
         ),
         block("endpoints", "forebay's own: a list of such texts, or of `{endpoint, weight}`."),
@@ -54,7 +56,12 @@ pub(crate) const GRPC: Table = Table {
         value("compression", "gzip, zstd, snappy or none", "gzip", "Of each message."),
         value("timeout", "duration", "5s", "For one attempt."),
         value("headers", "map of texts", "{}", "Sent with each request; never shown or logged."),
-        value("authority", "host:port", "", "Sent as `:authority`. None: the endpoint's."),
+        value(
+            "authority",
+            "host:port",
+            "",
+            "Sent as `:authority`. None: `tls.server_name_override`, else the endpoint's.",
+        ),
         value("user_agent", "text", "", "None: forebay's name and version."),
         block("keepalive", "HTTP/2 pings; absent: none."),
         block("retry_on_failure", "When and how long to try again."),
@@ -214,7 +221,7 @@ const PATHS: [&str; 4] = ["v1/traces", "v1/metrics", "v1/logs", "v1development/p
 pub(crate) fn grpc(section: &Section<'_>) -> Option<Made> {
     let ways = Ways::of(section);
     let found = grpc_fleet(section, &ways);
-    let name = found.as_ref().and_then(|found| found.name.clone());
+    let name = ways.authority().or_else(|| found.as_ref()?.name.clone());
     let settings = grpc_settings(section, name);
     let backends = found.map(|found| guarded(section, found, settings.timeout, true));
     let tls = ways.settled("h2", settings.authority.as_deref());

@@ -5,12 +5,13 @@
 //! configuration that can reach nobody is refused at the start. No problem shows a key.
 
 use std::cell::Cell;
+use std::net::Ipv6Addr;
 
 use http::uri::Authority;
 
-use crate::config::keys::{Key, Table, refused, value};
+use crate::config::keys::{Key, Role, Table, only, refused, value};
 use crate::config::plan::TlsOut;
-use crate::config::problem::Problem;
+use crate::config::problem::{Place, Problem};
 use crate::config::receivers::tls::{own_pem, pair, reload_interval, versions};
 use crate::config::section::Section;
 use crate::config::values;
@@ -24,22 +25,30 @@ const KEYS: &[Key] = &[
         "true or false",
         "false",
         "true: cleartext, where endpoints have no scheme and no CA is given. `http://` is \
-         cleartext and `https://` is TLS whatever this says.",
+         cleartext and `https://` is TLS whatever this says. (Collector: gRPC to `http://` is TLS \
+         where this is false; forebay warns.)",
     ),
     value(
         "insecure_skip_verify",
         "true or false",
         "false",
-        "true: whoever answers is taken for the destination; warned of at each start.",
+        "true: whoever answers is taken for the destination, whatever CAs are given; warned of at \
+         each start.",
     ),
     value(
         "server_name_override",
         "host",
         "",
-        "What the destination's certificate must be for. None: what requests name as their host \
+        "What the destination's certificate must be for, and gRPC's `:authority` where `authority` \
+         is not set. None: what requests name as their host \
          where that is one name for all endpoints, else each endpoint's host.",
     ),
-    value("ca_file", "path", "", "PEM: the CAs to trust. None: the system's."),
+    value(
+        "ca_file",
+        "path",
+        "",
+        "PEM: the CAs to trust. Absent: the system's. Empty is a mistake.",
+    ),
     value("ca_pem", "PEM", "", "Instead of `ca_file`: the text itself."),
     value("include_system_ca_certs_pool", "true or false", "false", "The system's CAs as well."),
     value("cert_file", "path", "", "PEM: this client's certificate, then its chain (mutual TLS)."),
@@ -55,6 +64,7 @@ const KEYS: &[Key] = &[
         "How often the files are looked at; also at SIGHUP. New connections get what is new, \
          others go on. 0: at SIGHUP alone. (Collector: never)",
     ),
+    only("include_insecure_cipher_suites", "false", "forebay has no insecure cipher suite"),
     refused("cipher_suites", OWN_CHOICE),
     refused("curve_preferences", OWN_CHOICE),
     refused("tpm", "keep the key in a file"),
@@ -66,6 +76,12 @@ pub(crate) const TLS: Table =
 /// Keys that nobody sets who wants cleartext.
 const WANT_TLS: [&str; 6] = ["ca_file", "ca_pem", "cert_file", "cert_pem", "key_file", "key_pem"];
 
+/// Keys that say who is trusted, and that there is TLS.
+const CAS: [&str; 2] = ["ca_file", "ca_pem"];
+
+/// Keys of the exporter that name endpoints with their schemes.
+const FLEET: [&str; 2] = ["endpoint", "endpoints"];
+
 /// How one endpoint is reached.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -76,6 +92,9 @@ pub(crate) enum Way {
 /// The `tls` block, and how the endpoints are reached that were read so far.
 pub(crate) struct Ways<'a> {
     section: Section<'a>,
+    /// The exporter's own.
+    place: Place,
+    is_insecure: bool,
     /// Without a scheme.
     otherwise: Way,
     cleartext: Cell<bool>,
@@ -86,14 +105,32 @@ impl<'a> Ways<'a> {
     pub(crate) fn of(exporter: &Section<'a>) -> Ways<'a> {
         let section = exporter.block("tls", &TLS);
         let is_insecure = section.flag("insecure");
-        let has_ca = ["ca_file", "ca_pem"].iter().any(|key| section.given(key).is_some());
+        // A variable that lost its value must widen nobody's trust, nor turn TLS off.
+        let has_ca = CAS.iter().any(|key| section.entry(key).is_some());
+        for key in CAS.iter().filter(|key| section.is_empty(key)) {
+            section.fault(key, "is empty: set it, or remove the key to trust the system's CAs");
+        }
         if is_insecure && has_ca {
             let what = format!("{} has no effect", section.key_path("insecure"));
             let why = "a CA is given, and so there is TLS, as in the Collector";
             section.report.add(Problem::warning(section.place_of("insecure"), what).why(why));
         }
         let otherwise = if is_insecure && !has_ca { Way::Cleartext } else { Way::Tls };
-        Ways { section, otherwise, cleartext: Cell::new(false), tls: Cell::new(false) }
+        let place = FLEET.iter().find(|key| exporter.entry(key).is_some());
+        let place = place.map_or(&exporter.place, |key| exporter.place_of(key)).clone();
+        let (cleartext, tls) = (Cell::new(false), Cell::new(false));
+        Ways { section, place, is_insecure, otherwise, cleartext, tls }
+    }
+
+    /// What `server_name_override` makes of `:authority`, as gRPC has it: nothing in cleartext.
+    pub(crate) fn authority(&self) -> Option<String> {
+        let name = self.section.read("server_name_override", values::text)?;
+        let bracketed = match name.parse::<Ipv6Addr>() {
+            Ok(address) => format!("[{address}]"),
+            Err(_) => name,
+        };
+        let is_host = bracketed.parse::<Authority>().is_ok_and(|host| host.as_str() == host.host());
+        (self.tls.get() && is_host).then_some(bracketed)
     }
 
     /// Of one endpoint, or of all that are found; `None`: it has no scheme.
@@ -118,6 +155,7 @@ impl<'a> Ways<'a> {
                 None
             }
             (true, false) => {
+                self.warn_of_scheme(protocol);
                 self.refuse_what_cleartext_lacks();
                 None
             }
@@ -127,9 +165,22 @@ impl<'a> Ways<'a> {
         }
     }
 
+    /// Whoever comes from a Collector had TLS there.
+    fn warn_of_scheme(&self, protocol: &str) {
+        if protocol != "h2" || self.is_insecure {
+            return;
+        }
+        let path = self.section.path.trim_end_matches(".tls");
+        let what = format!("{path} sends in cleartext, for its endpoint begins with http://");
+        let problem = Problem::warning(&self.place, what)
+            .why("a Collector speaks TLS to it unless tls.insecure is true")
+            .hint("write https:// for TLS, or add tls.insecure: true if cleartext is meant");
+        self.section.report.add(problem);
+    }
+
     /// A key that is set and does nothing may be taken for protection.
     fn refuse_what_cleartext_lacks(&self) {
-        for key in KEYS.iter().filter(|key| key.name != "insecure") {
+        for key in KEYS.iter().filter(|key| key.name != "insecure" && key.role != Role::Only) {
             let section = &self.section;
             if section.given(key.name).is_none() {
                 continue;
@@ -147,17 +198,14 @@ impl<'a> Ways<'a> {
 
     fn secured(self, protocol: &'static str, name: Option<&str>) -> Option<TlsOut> {
         let section = &self.section;
-        for key in ["ca_file", "ca_pem"] {
-            // A variable that lost its value must not widen whom we trust.
-            if section.read(key, values::text).is_some_and(|text| text.is_empty()) {
-                section.fault(key, "is empty: set it, or remove the key to trust the system's CAs");
-            }
-        }
         let ca = own_pem(section, "ca_file", "ca_pem", false);
         let has_own = WANT_TLS[2..].iter().any(|key| section.given(key).is_some());
         let own = if has_own { Some(pair(section)?) } else { None };
         let verifies = !section.flag("insecure_skip_verify");
         let with_system = section.flag("include_system_ca_certs_pool");
+        if !verifies {
+            warn_of_needless_cas(section);
+        }
         let given = section.read("server_name_override", values::text);
         let (version_min, version_max) = versions(section);
         let tls = TlsOut {
@@ -171,7 +219,9 @@ impl<'a> Ways<'a> {
             reload_interval: reload_interval(section),
             protocol,
         };
-        if let Err(why) = tls::load_out(&tls) {
+        // Whom the others are tried with is not known while these are empty.
+        let is_known = !CAS.iter().any(|key| section.is_empty(key));
+        if let Err(why) = if is_known { tls::load_out(&tls).map(drop) } else { Ok(()) } {
             let what = format!("{} can't be used: {why}", section.path);
             section.report.add(
                 Problem::error(&section.place, what)
@@ -180,6 +230,18 @@ impl<'a> Ways<'a> {
             );
         }
         Some(tls)
+    }
+}
+
+/// Who names CAs may think that they are asked.
+fn warn_of_needless_cas(section: &Section<'_>) {
+    let keys = CAS.iter().chain(&["include_system_ca_certs_pool"]);
+    for key in keys.filter(|key| section.given(key).is_some() && !section.is_empty(key)) {
+        let what = format!("{} has no effect", section.key_path(key));
+        let problem = Problem::warning(section.place_of(key), what)
+            .why("insecure_skip_verify is true, and so any certificate is taken")
+            .hint("remove insecure_skip_verify to have the destination prove who it is");
+        section.report.add(problem);
     }
 }
 

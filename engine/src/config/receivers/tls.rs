@@ -39,14 +39,15 @@ const KEYS: &[Key] = &[
         "path",
         "",
         "PEM. Set: clients need a certificate of one of \
-                these CAs (mutual TLS), at each connection: no session is resumed.",
+                these CAs (mutual TLS), at each connection: no session is resumed. Empty is a \
+                mistake.",
     ),
     value(
         "client_crl_file",
         "path",
         "",
         "PEM: revocation lists of those CAs, one of \
-                each: a client whose CA has none is refused.",
+                each: a client whose CA has none is refused. Empty is a mistake.",
     ),
     value("min_version", "1.2 or 1.3", "1.2", "The oldest TLS."),
     value("max_version", "1.2 or 1.3", "1.3", "The newest TLS."),
@@ -111,7 +112,7 @@ pub(super) fn read(protocol: &Section<'_>, table: &'static Table, is_quic: bool)
     protocol.given("tls")?;
     let section = protocol.block("tls", table);
     let own = pair(&section)?;
-    let path = |name| section.read(name, file_name).map(PathBuf::from);
+    let path = |name| file_name(&section, name).map(PathBuf::from);
     let (version_min, version_max) = versions(&section);
     let tls = Tls {
         certificates: [vec![own], further(&section)].concat(),
@@ -163,14 +164,17 @@ fn warn_of_nameless(section: &Section<'_>, name: &str) {
 }
 
 /// Empty is no way to say that clients need no certificate: a variable may have lost its value.
-pub(crate) fn file_name(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("is empty: name the file, or remove the key".to_owned()),
-        text if values::is_content(text) => {
-            Err("holds a file's content, not its path: write it to a file and name that".to_owned())
-        }
-        text => Ok(text.to_owned()),
+fn file_name(section: &Section<'_>, name: &str) -> Option<String> {
+    if section.is_empty(name) {
+        section.fault(name, "is empty: name the file, or remove the key");
+        return None;
     }
+    section.read(name, |text| match values::is_content(text) {
+        true => {
+            Err("holds a file's content, not its path: write it to a file and name that".into())
+        }
+        false => Ok(text.to_owned()),
+    })
 }
 
 fn version(text: &str) -> Result<Version, String> {
@@ -220,7 +224,11 @@ pub(crate) fn own_pem(
     let text = |name| section.read(name, values::text).filter(|text| !text.is_empty());
     match (text(file), text(pem)) {
         (Some(path), None) if values::is_content(&path) => {
-            section.fault(file, &format!("holds PEM text, not a path: use {pem}"));
+            let fault = match path.contains([' ', '\n', '\r']) {
+                true => format!("holds PEM text, not a path: use {pem}"),
+                false => format!("holds base64, not a path: decode it to PEM and use {pem}"),
+            };
+            section.fault(file, &fault);
         }
         (Some(path), None) => return Some(Pem::File(path.into())),
         (None, Some(text)) => return Some(Pem::Text(text)),

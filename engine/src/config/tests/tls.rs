@@ -95,6 +95,65 @@ fn what_can_not_serve_is_refused_with_the_reason_and_without_the_key() {
 }
 
 #[test]
+fn a_file_of_cas_or_revocations_that_lost_its_name_is_a_mistake_and_not_an_open_door() {
+    let (chain, key) = pair();
+    for value in ["${env:EMPTY}", "\"${env:EMPTY}\"", "${env:NOTHING}", "null", "", "''"] {
+        for name in ["client_ca_file", "client_crl_file"] {
+            // References stand in no braces without quotes.
+            let yaml = format!(
+                "receivers:\n  otlp:\n    protocols:\n      grpc:\n        tls:\n          \
+                 cert_pem: {chain}\n          key_pem: {key}\n          {name}: {value}\n"
+            );
+            let problems = load_over(&yaml).map(|_| ()).expect_err("it is a mistake");
+            check(&problems, &[&format!("tls.{name} is empty: name the file, or remove the key")]);
+        }
+    }
+}
+
+/// As base64 of it, for a reader that knows nothing of how forebay reads it.
+fn encoded(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = |three: &[u8]| {
+        let bits = (0..3).fold(0, |bits, at| (bits << 8) | u32::from(*three.get(at).unwrap_or(&0)));
+        let digit = move |at: usize| DIGITS[(bits >> (18 - 6 * at)) as usize & 63] as char;
+        (0..=three.len()).map(digit).collect::<String>()
+    };
+    bytes.chunks(3).map(digits).collect()
+}
+
+#[test]
+fn a_key_in_base64_is_shown_neither_by_a_message_nor_by_the_printed_configuration() {
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+    for kind in [&PKCS_ED25519, &PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384] {
+        let key = KeyPair::generate_for(kind).expect("a key");
+        let of_pem = encoded(key.serialize_pem().as_bytes());
+        for text in [of_pem, encoded(key.serialized_der())] {
+            for yaml in [
+                grpc_with(&format!("{{cert_file: a, key_file: {text}}}")),
+                grpc_with(&format!("{{cert_file: {text}, key_file: b, min_version: {text}}}")),
+                grpc_with(&format!("{{reload_interval: {text}, client_ca_file: {text}}}")),
+                format!("receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '{text}'}}}}}}}}"),
+                format!(
+                    "exporters: {{otlp_grpc: {{compression: {text}, tls: {{ca_file: {text}}}}}}}\n\
+                         service: {{pipelines: {{traces: {{exporters: [otlp_grpc]}}}}}}"
+                ),
+            ] {
+                let problems = load_over(&yaml).map(|_| ()).expect_err("a mistake");
+                let texts = texts(&problems).join("\n");
+                assert!(!texts.contains(&text[8..24]), "{yaml}: {texts}");
+            }
+            for name in ["key_file", "anything"] {
+                let report = super::super::problem::Report::default();
+                let yaml = format!("{name}: {text}\nb: 1");
+                let node = super::super::tree::read(&yaml, &"c.yaml".into(), &report);
+                let printed = super::super::print::print(&node.expect("YAML"));
+                assert_eq!(printed, format!("{name}: \"[REDACTED]\"\nb: 1\n"));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_key_whose_newlines_were_lost_is_refused_with_the_reason_and_not_shown() {
     let (chain, key) = pair();
     let folded = key.replace("\\n", " ");

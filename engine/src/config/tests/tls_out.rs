@@ -3,6 +3,7 @@
 use super::tls::pair;
 use super::*;
 use crate::config::plan::{Pem, TlsOut};
+use forebay_exporters::destination::Kind;
 
 /// An exporter that is used beside another on this machine.
 fn exporter(kind: &str, keys: &str) -> Result<Loaded, Vec<Problem>> {
@@ -19,7 +20,9 @@ fn place(made: &Loaded, name: &str) -> usize {
 #[track_caller]
 fn way(kind: &str, keys: &str) -> Option<TlsOut> {
     let made = loaded(exporter(kind, keys));
-    check(&made.warnings, &[]);
+    let says_why = kind == "otlp_grpc" && keys.contains("http://") && !keys.contains("insecure");
+    let expected: &[&str] = &["sends in cleartext & a Collector speaks TLS & write https://"];
+    check(&made.warnings, &expected[..usize::from(says_why)]);
     made.plan.tls_out[place(&made, kind)].clone()
 }
 
@@ -119,6 +122,53 @@ fn what_a_certificate_must_be_for_is_one_name_only_where_endpoints_share_one() {
 }
 
 #[test]
+fn a_name_that_overrides_is_what_grpc_calls_the_peer_where_nothing_else_is() {
+    let authority = |kind: &str, keys: &str| {
+        let made = loaded(exporter(kind, keys));
+        match &made.plan.destinations[place(&made, kind)].kind {
+            Kind::OtlpGrpc(settings) => settings.authority.clone(),
+            kind => panic!("{kind:?}"),
+        }
+    };
+    let override_with = |name: &str| format!("tls: {{{}, server_name_override: '{name}'}}", ca());
+    let named = |name: &str| Some(name.to_owned());
+    let (at, dns) = ("endpoint: 'a:1', ", "endpoint: 'dns:///a.example:1', ");
+    for endpoint in [at, dns, "discovery: {file: {path: /a}}, "] {
+        let keys = format!("{endpoint}{}", override_with("c.example"));
+        assert_eq!(authority("otlp_grpc", &keys), named("c.example"), "{endpoint}");
+        let both = format!("authority: 'b:9', {keys}");
+        assert_eq!(authority("otlp_grpc", &both), named("b:9"), "{endpoint}");
+    }
+    let v6 = format!("{at}{}", override_with("::1"));
+    assert_eq!(authority("otlp_grpc", &v6), named("[::1]"));
+    assert_eq!(authority("otlp_grpc", &format!("{at}{}", override_with(""))), None);
+    let balanced = format!(
+        "resolver: {{static: {{hostnames: [a]}}}}, protocol: {{otlp: {{{}}}}}",
+        override_with("c.example")
+    );
+    assert_eq!(authority("load_balancing", &balanced), named("c.example"));
+    let cleartext = "tls: {insecure: true, server_name_override: c}";
+    assert_eq!(authority("otlp_grpc", &format!("{at}{cleartext}")), None);
+}
+
+#[test]
+fn a_ca_that_lost_its_value_is_a_mistake_and_neither_the_systems_cas_nor_cleartext() {
+    for value in ["${env:EMPTY}", "\"${env:EMPTY}\"", "${env:NOTHING}", "null", "", "''"] {
+        for key in ["ca_file", "ca_pem"] {
+            for more in ["", "insecure: true", "insecure_skip_verify: true", "reload_interval: 0"] {
+                let yaml = format!(
+                    "exporters:\n  otlp_grpc:\n    endpoint: 'a:1'\n    tls:\n      {key}: \
+                     {value}\n      {more}\n\
+                     service: {{pipelines: {{traces: {{exporters: [otlp_grpc]}}}}}}"
+                );
+                let problems = load_over(&yaml).map(|_| ()).expect_err("a mistake");
+                check(&problems, &[&format!("tls.{key} is empty & remove the key")]);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_system_is_trusted_only_where_nobody_else_is_or_both_are_asked_for() {
     let (chain, key) = pair();
     let own = format!("cert_pem: {chain}, key_pem: {key}");
@@ -165,6 +215,22 @@ fn what_can_reach_nobody_is_refused_with_the_reason_and_without_the_key() {
         assert!(texts.contains(expected), "{expected}: {texts}");
         assert!(!texts.contains("PRIVATE KEY"), "{texts}");
     }
+}
+
+#[test]
+fn cas_that_nobody_asks_are_warned_of_and_what_receivers_take_is_taken() {
+    let keys = format!(
+        "endpoint: 'a:1', tls: {{insecure_skip_verify: true, {}, include_system_ca_certs_pool: \
+         true, include_insecure_cipher_suites: false}}",
+        ca()
+    );
+    let made = loaded(exporter("otlp_grpc", &keys));
+    let expected = "has no effect & any certificate is taken & remove insecure_skip_verify";
+    let expected =
+        ["ca_pem", "include_system_ca_certs_pool"].map(|key| format!("{key} {expected}"));
+    check(&made.warnings, &expected.each_ref().map(String::as_str));
+    let cleartext = "endpoint: 'a:1', tls: {insecure: true, include_insecure_cipher_suites: false}";
+    check(&loaded(exporter("otlp_grpc", cleartext)).warnings, &[]);
 }
 
 #[test]
