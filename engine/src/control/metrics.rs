@@ -289,7 +289,13 @@ fn cores(page: &mut Page, view: &View) {
         ("ring_enters", "counter", "io_uring_enter calls.", |s| s.ring_enters.read()),
         ("ring_completions", "counter", "Completions taken.", |s| s.ring_completions.read()),
         ("ring_overflows", "counter", "Completions that overflowed.", |s| s.ring_overflows.read()),
-        ("ring_no_buffers", "counter", "Receives without a buffer.", |s| s.ring_no_buffers.read()),
+        (
+            "ring_no_buffers",
+            "counter",
+            "Receives that found no buffer and began again. Each puts twice as many buffers in turn, \
+             so a few after a burst are usual.",
+            |s| s.ring_no_buffers.read(),
+        ),
         ("memory_taken_bytes", "gauge", "Request bytes held.", |s| s.budget_taken_bytes.read()),
         ("memory_budget_bytes", "gauge", "Request bytes that may be held.", |s| {
             s.budget_bytes.read()
