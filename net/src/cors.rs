@@ -8,7 +8,7 @@
 //! - Who may read is the browser's to enforce: nothing is refused here, and a request of an origin
 //!   that is not allowed is served as any other.
 //! - Whoever is named in an answer was allowed; credentials are for those that are named, never for
-//!   `*`.
+//!   `*`, nor for `null`, which is no one's name.
 //! - Answers say that they depend on `Origin`, so that no cache gives one page another's.
 
 use bytes::Bytes;
@@ -164,6 +164,14 @@ impl Pattern {
         if host.is_some_and(|host| host.contains('/')) {
             return fault("must hold origins without a path, for browsers name none");
         }
+        if host == Some("") {
+            return fault("must hold origins with a host, such as https://shop.example");
+        }
+        if has_default_port(text) {
+            return fault(
+                "must hold origins without their scheme's own port, for browsers omit it",
+            );
+        }
         if host.is_none() && after.is_none() && text != "null" {
             return fault("must hold origins with their scheme, such as https://shop.example");
         }
@@ -187,9 +195,16 @@ impl Pattern {
     }
 }
 
+fn has_default_port(origin: &str) -> bool {
+    let origin = origin.to_ascii_lowercase();
+    [("https://", ":443"), ("http://", ":80")]
+        .iter()
+        .any(|(scheme, port)| origin.starts_with(scheme) && origin.ends_with(port))
+}
+
 fn put_origin(allowed: HeaderValue, headers: &mut Fields) {
-    // No browser takes credentials for `*`.
-    let is_named = allowed != ANY;
+    // No browser takes credentials for `*`; and any page can be `null`, in a sandboxed frame.
+    let is_named = allowed != ANY && !allowed.as_bytes().eq_ignore_ascii_case(b"null");
     headers.push(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
     if is_named {
         headers.push(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));

@@ -299,6 +299,10 @@ impl Http3 {
         for number in self.streams.numbers(|stream| matches!(stream.recv, Recv::Discard(..))) {
             self.stop_discarding(number, carrier);
         }
+        if self.going == Going::Final {
+            // It was told to go before we drained, and its last heads are not waited for any more.
+            self.reject_heads(turn, carrier);
+        }
         self.retire(turn, carrier);
     }
 
@@ -402,9 +406,13 @@ impl Http3 {
         self.since = turn.now;
         self.put_goaway(self.next_number << 2, carrier);
         if self.drains {
-            for number in self.streams.numbers(|stream| matches!(stream.recv, Recv::Head(_))) {
-                self.let_go(number, Code::REQUEST_REJECTED, turn, carrier);
-            }
+            self.reject_heads(turn, carrier);
+        }
+    }
+
+    fn reject_heads(&mut self, turn: &mut Turn<'_>, carrier: &mut dyn Carrier) {
+        for number in self.streams.numbers(|stream| matches!(stream.recv, Recv::Head(_))) {
+            self.let_go(number, Code::REQUEST_REJECTED, turn, carrier);
         }
     }
 

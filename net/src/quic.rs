@@ -214,6 +214,8 @@ impl Quic {
     /// Takes what the datagrams and time brought, and appends the requests that are complete.
     pub fn poll(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
         self.clock.set(now);
+        // What has come counts before anybody's time is up, or its place is wanted.
+        self.settle_touched(now, door, requests);
         self.let_in_some(now);
         while let Some((at, index)) = self.timers.next_due(now) {
             let connection = self.slots[index].connection.as_ref();
@@ -232,9 +234,7 @@ impl Quic {
                 false => self.touch(index),
             }
         }
-        while let Some(index) = self.touched.pop() {
-            self.settle(index, now, door, requests);
-        }
+        self.settle_touched(now, door, requests);
     }
 
     /// Gives an answer; a request whose connection is gone is answered to nobody.
@@ -400,6 +400,12 @@ impl Quic {
         }
     }
 
+    fn settle_touched(&mut self, now: Nanos, door: &mut dyn Door, requests: &mut Vec<Request>) {
+        while let Some(index) = self.touched.pop() {
+            self.settle(index, now, door, requests);
+        }
+    }
+
     /// Looks at what happened to a connection, tells the endpoint, and forgets it if it is over.
     fn settle(
         &mut self,
@@ -415,7 +421,7 @@ impl Quic {
         });
         self.stats.migrated += u64::from(migrated == Some(true));
         self.count_handshake(index);
-        self.adjust_window(index, door);
+        self.adjust_window(index, now, door);
         if self.tell_endpoint(index) {
             return self.forget(index);
         }

@@ -92,6 +92,9 @@ fn an_origin_that_no_browser_sends_is_a_mistake() {
         ("https://shop.example/", "without a path"),
         ("https://*.example.com/x", "without a path"),
         ("shop.example", "with their scheme"),
+        ("https://", "with a host"),
+        ("https://shop.example:443", "browsers omit it"),
+        ("HTTP://*.example:80", "browsers omit it"),
         ("https://*.*.example", "at most one *"),
     ];
     for (text, expected) in faults {
@@ -130,6 +133,20 @@ fn a_browser_that_asks_first_hears_what_a_page_may_do() {
     assert_eq!(said(headers, &ACCESS_CONTROL_ALLOW_ORIGIN), ["*"]);
     assert_eq!(said(headers, &ACCESS_CONTROL_ALLOW_HEADERS), ["content-type,x-tenant"]);
     assert!(said(headers, &ACCESS_CONTROL_ALLOW_CREDENTIALS).is_empty(), "never for all");
+}
+
+#[test]
+fn a_page_without_a_name_gets_no_credentials() {
+    for (origin, credentials) in [("null", &[][..]), (SHOP, &["true"][..])] {
+        let rules = cors(&["null", SHOP]);
+        let mut headers = Fields::new();
+        rules.put(rules.allow(&value(origin)), &mut headers);
+        assert_eq!(said(&headers, &ACCESS_CONTROL_ALLOW_ORIGIN), [origin]);
+        assert_eq!(said(&headers, &ACCESS_CONTROL_ALLOW_CREDENTIALS), credentials);
+    }
+    // Behind the scheme's own port of another scheme is a port like any other.
+    let other = "https://a.example:80";
+    assert_eq!(allows(&cors(&[other]), other).as_deref(), Some(other));
 }
 
 #[test]

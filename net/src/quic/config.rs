@@ -13,7 +13,6 @@ use quinn_proto::{
     VarInt,
 };
 
-use super::entry::WAITING_MAX;
 use super::ids::{CORES_MAX, CoreId, Ids};
 use crate::request::{Limits, Nanos};
 use crate::server::lifetime::Lifetime;
@@ -32,7 +31,13 @@ const SEND_WINDOW_BYTES: u64 = 1 << 20;
 /// peer that vanished says nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(15);
-const INCOMING_BYTES_MAX: u64 = 64 << 10;
+/// First packets that wait for a turn: as many as handshakes may be under way, within reason.
+const WAITING_MIN: usize = 128;
+const WAITING_MAX: usize = 1024;
+/// What is held of a client that waits, beside its first packet: the rest of a hello with a
+/// post-quantum key, once more if it grew impatient. Few send more than half of it.
+const INCOMING_BYTES_MAX: u64 = 8 << 10;
+const INCOMING_BYTES_USUAL: u64 = 4 << 10;
 /// Between two stateless resets, so that two endpoints can't keep each other busy.
 const RESET_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -146,9 +151,11 @@ impl Config {
         server.transport_config(Arc::new(self.transport()));
         server.retry_token_lifetime(RETRY_TOKEN_LIFETIME);
         server.migration(true);
-        server.max_incoming(WAITING_MAX + 1);
+        let waiting_max = waiting_max(self);
+        // And the one that is decided on.
+        server.max_incoming(waiting_max + 1);
         server.incoming_buffer_size(INCOMING_BYTES_MAX);
-        server.incoming_buffer_size_total(INCOMING_BYTES_MAX);
+        server.incoming_buffer_size_total(waiting_max as u64 * INCOMING_BYTES_USUAL);
         server.time_source(clock);
         server
     }
@@ -178,6 +185,11 @@ impl Config {
             .enable_segmentation_offload(self.segments_max > 1);
         transport
     }
+}
+
+/// First packets that wait for a turn at most.
+pub(super) fn waiting_max(config: &Config) -> usize {
+    config.handshakes_max.clamp(WAITING_MIN, WAITING_MAX)
 }
 
 /// What a new connection may send ahead.

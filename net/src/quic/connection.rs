@@ -11,7 +11,8 @@ use rustls::pki_types::CertificateDer;
 use super::config::{streams_at_first, window_at_first};
 use super::lane::{Behind, Lane};
 use super::moves::Moves;
-use crate::http3::{Code, Http3};
+use super::windows::Window;
+use crate::http3::{Carrier, Code, Http3};
 use crate::request::{Answer, Limits, Nanos, Turn};
 use crate::ring::Key;
 use crate::server::lifetime::{Age, Step};
@@ -31,15 +32,11 @@ pub(super) struct Connection {
     failure: Option<Failure>,
     /// Streams that we opened.
     opened: usize,
-    /// What the peer may send ahead, and what of it we asked the budget for.
-    window_bytes: u32,
-    window_charged: u32,
-    /// What it sent since that was last more.
-    window_read: u64,
+    /// What the peer may send ahead.
+    window: Window,
     /// Requests that the peer may have open.
     streams_allowed: u32,
-    /// Where the peer was when we last looked.
-    peer: SocketAddr,
+    /// Where the peer is, and was.
     moves: Moves,
     handshake_due: Nanos,
     age: Age,
@@ -61,7 +58,7 @@ impl Connection {
         age: Age,
         handshake_due: Nanos,
     ) -> Connection {
-        let peer = quic.remote_address();
+        let moves = Moves::new(quic.remote_address());
         Connection {
             key,
             handle,
@@ -70,12 +67,9 @@ impl Connection {
             identity: None,
             failure: None,
             opened: 0,
-            window_bytes: 0,
-            window_charged: 0,
-            window_read: 0,
+            window: Window::default(),
             streams_allowed: 0,
-            peer,
-            moves: Moves::default(),
+            moves,
             handshake_due,
             age,
             was_handshaking: true,
@@ -86,12 +80,12 @@ impl Connection {
     }
 
     pub(super) fn peer(&self) -> SocketAddr {
-        self.peer
+        self.moves.here()
     }
 
     /// Whether a datagram from there may be looked at.
     pub(super) fn may_come_from(&mut self, from: SocketAddr, now: Nanos) -> bool {
-        from == self.quic.remote_address() || self.moves.take(now)
+        from == self.quic.remote_address() || self.moves.take(from, now)
     }
 
     /// Who the peer proved to be, by a certificate.
@@ -144,11 +138,20 @@ impl Connection {
         }
         // Not every arrival has an event of its own.
         self.with(now, |http3, lane| http3.handle_arrived(turn, lane));
-        let peer = self.quic.remote_address();
-        std::mem::replace(&mut self.peer, peer) != peer
+        if self.quic.is_closed()
+            && let Some(http3) = &mut self.http3
+        {
+            // Where we closed it ourselves, no event says so.
+            http3.handle_lost(turn);
+        }
+        self.moves.note(self.quic.remote_address(), turn.now)
     }
 
     fn begin(&mut self, now: Instant, turn: &mut Turn<'_>) {
+        if self.failure.is_some() {
+            // We had ended it when its last word came.
+            return;
+        }
         let Ok(identity) = identity(&self.quic) else {
             self.failure = Some(Failure::BadCertificate);
             let reason = Bytes::from_static(b"the certificate can't be read");
@@ -158,31 +161,28 @@ impl Connection {
         turn.peer = identity;
         let mut lane = Lane::new(&mut self.quic, now, &mut self.opened);
         self.http3 = Some(Http3::new(turn.limits, turn.now, &mut lane));
-        self.window_bytes = window_at_first(turn.limits);
+        self.window = Window::new(window_at_first(turn.limits), turn.now);
         self.streams_allowed = streams_at_first(turn.limits);
     }
 
-    /// How much more it should be allowed to send ahead: as much as it may, once it sent that.
-    pub(super) fn wants_window(&self, limits: &Limits) -> Option<u32> {
-        let most = limits.connection_window_bytes.saturating_sub(self.window_bytes);
-        let is_earned = self.window_read >= u64::from(self.window_bytes);
-        Some(most.min(self.window_bytes))
-            .filter(|more| *more > 0 && is_earned && !self.quic.is_closed())
+    /// How much more it should be allowed to send ahead.
+    pub(super) fn wants_window(&self, limits: &Limits, now: Nanos) -> Option<u32> {
+        let more = self.window.wants(limits.connection_window_bytes, now);
+        more.filter(|_| !self.quic.is_closed())
     }
 
     /// Lets it send more ahead, for which the budget was asked.
-    pub(super) fn widen(&mut self, more: u32) {
-        self.window_bytes += more;
-        self.window_charged += more;
-        self.window_read = 0;
-        self.quic.set_receive_window(VarInt::from_u32(self.window_bytes));
+    pub(super) fn widen(&mut self, more: u32, now: Nanos) {
+        let bytes = self.window.widen(more, now);
+        self.quic.set_receive_window(VarInt::from_u32(bytes));
     }
 
-    /// Takes out what the budget was asked for, once nothing that comes is held any more.
+    /// Takes out what the budget was asked for and need not be any more: what was taken back of the
+    /// window, and all of it once nothing that comes is held.
     pub(super) fn take_charge(&mut self) -> usize {
         match self.quic.is_closed() {
-            true => std::mem::take(&mut self.window_charged) as usize,
-            false => 0,
+            true => self.window.take_all(),
+            false => self.window.take_given_back(),
         }
     }
 
@@ -225,8 +225,9 @@ impl Connection {
 
     /// Hands on what came of a stream.
     fn read(&mut self, id: StreamId, now: Instant, turn: &mut Turn<'_>) {
-        let mut bytes = 0;
+        let (mut bytes, mut round_trip) = (0, 0);
         self.with(now, |http3, lane| {
+            round_trip = lane.round_trip();
             let Some(read) = lane.read(id) else {
                 return;
             };
@@ -237,7 +238,9 @@ impl Connection {
                 http3.handle_reset(id.into(), turn, lane);
             }
         });
-        self.window_read += bytes as u64;
+        if let Some(narrower) = self.window.note(bytes, round_trip, turn.now) {
+            self.quic.set_receive_window(VarInt::from_u32(narrower));
+        }
     }
 
     pub(super) fn take_answer(
@@ -287,8 +290,10 @@ impl Connection {
 
     /// Ends it at once.
     pub(super) fn close(&mut self, now: Instant, turn: &mut Turn<'_>) {
-        if let Some(http3) = &mut self.http3 {
-            http3.handle_lost(turn);
+        match &mut self.http3 {
+            Some(http3) => http3.handle_lost(turn),
+            // Nothing that comes can make it one that is established.
+            None => _ = self.failure.get_or_insert(Failure::Other),
         }
         self.quic.close(now, no_error(), Bytes::new());
     }

@@ -3,7 +3,10 @@
 //!
 //! Always
 //! - A turn begins a few handshakes and no more: each costs a signature, and those who are in have
-//!   to be served meanwhile. The others wait for the next turns, a bounded number of them.
+//!   to be served meanwhile. The others wait for the next turns, a bounded number of them, and
+//!   turns follow each other at once while anybody waits.
+//! - First packets that begin nothing take no honest client's place in a turn, and who fills the
+//!   queue with them has to prove its address before the queue is full.
 //! - A connection that has not proved itself counts as a handshake until it is forgotten, however
 //!   it ended: who only pretends pays with a Retry like everybody else.
 //! - At the limit a handshake that stalls gives way to a new one.
@@ -12,6 +15,7 @@ use std::collections::VecDeque;
 
 use quinn_proto::{ConnectionHandle, EndpointEvent, Incoming};
 
+use super::config::waiting_max;
 use super::connection::{Connection, failure_of};
 use super::{MARK, Quic, Slot};
 use crate::request::Nanos;
@@ -22,8 +26,9 @@ use crate::tls::Failure;
 
 /// Handshakes that one turn begins: with the slowest usual key they take a few milliseconds.
 const BEGUN_MAX: usize = 4;
-/// First packets that wait for a turn. quinn holds one more: the one that is decided on.
-pub(super) const WAITING_MAX: usize = 127;
+/// First packets that one turn looks at, whatever becomes of them: to see that one is forged costs
+/// some microseconds.
+const LOOKED_AT_MAX: usize = 64;
 
 /// Those who want to come in, and those who are not yet.
 #[derive(Default)]
@@ -51,9 +56,10 @@ impl Quic {
         if self.draining || self.open >= self.config.limits.connections_max {
             return self.refuse(incoming);
         }
-        let ahead = self.entry.unproven + self.entry.waiting.len();
-        let is_proven = incoming.remote_address_validated();
-        if ahead >= self.config.retry_above && !is_proven && incoming.may_retry() {
+        let (waiting, waiting_max) = (self.entry.waiting.len(), waiting_max(&self.config));
+        let is_crowded =
+            self.entry.unproven + waiting >= self.config.retry_above || waiting >= waiting_max / 2;
+        if is_crowded && !incoming.remote_address_validated() && incoming.may_retry() {
             self.stats.retries += 1;
             let mut reply = Vec::new();
             if let Ok(sent) = self.endpoint.retry(incoming, &mut reply) {
@@ -61,7 +67,7 @@ impl Quic {
             }
             return;
         }
-        if self.entry.waiting.len() >= WAITING_MAX {
+        if waiting >= waiting_max {
             // An honest client sends it again in a moment.
             self.stats.put_off += 1;
             return self.endpoint.ignore(incoming);
@@ -71,11 +77,15 @@ impl Quic {
 
     /// Lets in as many of those who wait as a turn may.
     pub(super) fn let_in_some(&mut self, now: Nanos) {
-        for _ in 0..BEGUN_MAX {
+        let mut begun = 0;
+        for _ in 0..LOOKED_AT_MAX {
+            if begun == BEGUN_MAX {
+                break;
+            }
             let Some(incoming) = self.entry.waiting.pop_front() else {
                 return;
             };
-            self.let_in(incoming, now);
+            begun += usize::from(self.let_in(incoming, now));
         }
         self.stats.put_off += self.entry.waiting.len() as u64;
     }
@@ -88,10 +98,12 @@ impl Quic {
         }
     }
 
-    fn let_in(&mut self, incoming: Incoming, now: Nanos) {
+    /// Returns whether its TLS was begun, whatever came of that.
+    fn let_in(&mut self, incoming: Incoming, now: Nanos) -> bool {
         let is_full = self.open >= self.config.limits.connections_max;
         if is_full || (self.entry.unproven >= self.config.handshakes_max && !self.make_room(now)) {
-            return self.refuse(incoming);
+            self.refuse(incoming);
+            return false;
         }
         let mut reply = Vec::new();
         let instant = self.instant(now);
@@ -100,13 +112,19 @@ impl Quic {
                 // It took back its own first packet: nothing would ever end it but its idle time.
                 self.stats.unreadable += 1;
                 self.endpoint.handle_event(handle, EndpointEvent::drained());
+                true
             }
-            Ok((handle, quic)) => self.admit(handle, quic, now),
+            Ok((handle, quic)) => {
+                self.admit(handle, quic, now);
+                true
+            }
             Err(error) => {
-                self.count_stillborn(failure_of(&error.cause));
+                let failure = failure_of(&error.cause);
+                self.count_stillborn(failure);
                 if let Some(sent) = error.response {
                     self.reply(&sent, reply);
                 }
+                failure != Failure::Other
             }
         }
     }

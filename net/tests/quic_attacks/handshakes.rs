@@ -4,8 +4,9 @@
 use std::net::SocketAddr;
 
 use forebay_net::quic::Config;
+use quinn_proto::Dir;
 
-use crate::caller::Caller;
+use crate::caller::{Caller, request};
 use crate::forge::{
     Forge, INITIAL_BYTES_MIN, INITIAL_FRAMES_BYTES, Space, crypto_frame, frame, initial_keys, seal,
     spoofed,
@@ -49,6 +50,110 @@ fn a_flood_of_first_packets_holds_up_no_request_and_keeps_nobody_honest_out() {
     assert!(stats.retries >= u64::from(ROUNDS * EACH) / 2, "{stats:?}");
     assert_eq!(stats.handshakes, before.handshakes + 1);
     stage.assert_ends_empty();
+}
+
+#[test]
+fn junk_instead_of_first_packets_keeps_nobody_honest_waiting() {
+    let mut stage = Stage::usual();
+    for round in 0..10_u32 {
+        for nth in 0..200 {
+            let number = round * 200 + nth;
+            let id = [&number.to_be_bytes()[..], b"-id-"].concat();
+            let mut junk = spoofed(&id, INITIAL_BYTES_MIN);
+            *junk.last_mut().expect("it is long") ^= 1;
+            stage.deliver(stranger(number), &junk);
+        }
+        stage.work();
+    }
+    let mut newcomer = Caller::new(([10, 0, 1, 2], 1024).into(), 2, stage.now);
+    stage.exchange(&mut [&mut newcomer], 20);
+    assert!(newcomer.is_open(), "{:?}", stage.cores[0].stats());
+    let stats = stage.cores[0].stats();
+    assert!(stats.retries > 500, "who fills the queue is asked for its address: {stats:?}");
+    assert_eq!((stats.accepted, stats.handshakes), (1, 1), "{stats:?}");
+    assert!(stats.unreadable > 500, "{stats:?}");
+    stage.assert_ends_empty();
+}
+
+#[test]
+fn a_thousand_that_come_back_at_once_are_in_before_anybody_asks_again() {
+    const CROWD: usize = 1_000;
+    let mut config = Config { handshakes_max: 1_024, retry_above: 256, ..config(0, 1) };
+    config.limits.connections_max = 2 * CROWD;
+    let mut stage = Stage::new([config]);
+    let mut crowd: Vec<Caller> =
+        (0..CROWD as u32).map(|nth| Caller::new(stranger(nth), u64::from(nth), 0)).collect();
+    let mut turns = 0;
+    while !crowd.iter().all(Caller::is_open) {
+        // As many as come together in one turn of a ring, and no time goes by.
+        for first in (0..CROWD).step_by(100) {
+            for caller in &mut crowd[first..first + 100] {
+                for datagram in caller.send(stage.now) {
+                    stage.deliver(caller.address, &datagram);
+                }
+            }
+            for packet in stage.work() {
+                let caller = crowd.binary_search_by_key(&packet.to, |caller| caller.address);
+                crowd[caller.expect("one of them")].receive(stage.now, &packet.bytes);
+            }
+            turns += 1;
+        }
+        assert!(turns < 600, "{turns} turns: {:?}", stage.cores[0].stats());
+    }
+    let stats = stage.cores[0].stats();
+    assert_eq!((stats.refused, stats.handshakes_failed), (0, 0), "{stats:?}");
+}
+
+#[test]
+fn who_is_in_since_this_very_turn_gives_no_place_to_another() {
+    let mut stage = Stage::new([Config { handshakes_max: 1, ..config(0, 1) }]);
+    let mut first = Caller::new(stranger(1), 1, 0);
+    let come = |stage: &mut Stage, caller: &mut Caller| {
+        for datagram in caller.send(stage.now) {
+            stage.deliver(caller.address, &datagram);
+        }
+    };
+    come(&mut stage, &mut first);
+    for packet in stage.work() {
+        first.receive(stage.now, &packet.bytes);
+    }
+    // It took so long that it would have to give way.
+    stage.now = SECOND + MILLI;
+    come(&mut stage, &mut first);
+    let mut second = Caller::new(stranger(2), 2, stage.now);
+    come(&mut stage, &mut second);
+    stage.exchange(&mut [&mut first, &mut second], 10);
+    assert!(first.is_open() && second.is_open(), "{:?}", stage.cores[0].stats());
+    assert_eq!(stage.stats(|stats| stats.handshakes_failed), 0);
+    stage.assert_serves(&mut first);
+    stage.assert_ends_empty();
+}
+
+#[test]
+fn a_last_word_in_the_turn_in_which_its_time_is_over_leaves_nothing_behind() {
+    for drains in [false, true] {
+        let mut stage = Stage::usual();
+        let mut caller = Caller::new(stranger(1), 1, 0);
+        for datagram in caller.send(0) {
+            stage.deliver(caller.address, &datagram);
+        }
+        for packet in stage.work() {
+            caller.receive(0, &packet.bytes);
+        }
+        caller.open(Dir::Bi, &request(&[7; 20_000])[..3_000], false).expect("there is room");
+        stage.now = 3 * SECOND;
+        for datagram in caller.send(stage.now) {
+            stage.deliver(caller.address, &datagram);
+        }
+        if drains {
+            stage.cores[0].drain(stage.now, &mut stage.porter, &mut Vec::new());
+        }
+        stage.work();
+        let stats = stage.cores[0].stats();
+        assert_eq!((stats.handshakes, stats.timeouts), (u64::from(!drains), 0), "{stats:?}");
+        assert_eq!(stage.porter.reserved > 0, !drains, "a part of a body");
+        stage.assert_ends_empty();
+    }
 }
 
 #[test]

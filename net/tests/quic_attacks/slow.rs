@@ -49,6 +49,23 @@ fn a_head_that_comes_byte_by_byte_has_as_long_as_one_that_never_comes() {
 }
 
 #[test]
+fn a_drain_waits_for_no_head_that_stalls_on_a_connection_that_was_told_to_go_before() {
+    let mut config = config(0, 1);
+    config.lifetime.age_max = SECOND;
+    let mut stage = Stage::new([config]);
+    let mut slow = stage.caller(1);
+    live(&mut stage, &mut [&mut slow], 800 * MILLI);
+    let stream = slow.open(Dir::Bi, &request(b"")[..1], false).expect("there is room");
+    live(&mut stage, &mut [&mut slow], 700 * MILLI);
+    assert!(slow.is_open() && slow.reset_code(stream).is_none(), "its head has more time");
+    stage.cores[0].drain(stage.now, &mut stage.porter, &mut Vec::new());
+    stage.exchange(&mut [&mut slow], 100);
+    assert_eq!(slow.close_code(), Some(0x100), "H3_NO_ERROR: {:?}", slow.lost);
+    assert!(!stage.cores[0].is_busy());
+    stage.assert_ends_empty();
+}
+
+#[test]
 fn bodies_that_stall_are_answered_and_let_go_and_cost_what_came_of_them() {
     let mut stage = Stage::usual();
     let (mut slow, mut served) = (stage.caller(1), stage.caller(2));

@@ -149,38 +149,90 @@ fn a_client_may_send_little_ahead_until_it_has_sent_and_the_budget_is_asked_for_
         pair.quic.limit_windows(windows_bytes_max);
         pair.exchange();
         for id in 0..40 {
-            let body = vec![0; 50_000];
-            let made = Made { id, path: format!("/r/{id}"), headers: vec![], body };
-            let bytes = wire::request(&made, false, &[]);
-            let stream = pair.client.quic.streams().open(Dir::Bi).expect("there is room");
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let written = pair.client.quic.send_stream(stream).write(rest).unwrap_or(0);
-                rest = &rest[written..];
-                pair.exchange();
-            }
-            pair.client.quic.send_stream(stream).finish().expect("it is open");
-            pair.exchange();
-            let request = pair.requests.pop().expect("it came");
-            pair.desk.release(request.reserved);
-            let (headers, trailers) = (Fields::new(), Fields::new());
-            let answer = Answer { status: StatusCode::OK, headers, body: Bytes::new(), trailers };
-            let (now, desk) = (pair.now, &mut pair.desk);
-            pair.quic.answer(request.id, answer, now, desk, &mut pair.requests);
-            pair.exchange();
+            send_body(&mut pair, id, 50_000);
         }
         let held = pair.quic.stats().window_bytes as usize;
         assert_eq!(pair.desk.reserved, held, "the budget was asked");
         let wanted = match windows_bytes_max {
             0 => 0..1,
             100_000 => 32 << 10..100_001,
-            _ => 200_000..1 << 20,
+            _ => 64 << 10..1 << 20,
         };
         assert!(wanted.contains(&held), "{held} of {windows_bytes_max}");
         pair.quic.close(pair.now, &mut pair.desk, &mut pair.requests);
         pair.exchange();
         assert_eq!((pair.desk.reserved, pair.quic.stats().window_bytes), (0, 0));
     }
+}
+
+#[test]
+fn who_sends_little_at_a_time_is_allowed_no_more_and_what_was_not_used_is_taken_back() {
+    let mut config = config(0, 1);
+    config.limits.connection_window_bytes = 1 << 20;
+    let mut pair = Pair::new(config);
+    pair.desk = Desk::with_room(8 << 20);
+    pair.exchange();
+    for id in 0..20 {
+        pair.now += SECOND;
+        send_body(&mut pair, id, 20_000);
+    }
+    assert_eq!(pair.quic.stats().window_bytes, 0, "a small window was enough");
+    for id in 20..60 {
+        send_body(&mut pair, id, 50_000);
+    }
+    let wide = pair.quic.stats().window_bytes;
+    assert!(wide >= 32 << 10, "{wide}");
+    for id in 60..180 {
+        pair.now += SECOND;
+        send_body(&mut pair, id, 10_000);
+    }
+    assert_eq!((pair.quic.stats().window_bytes, pair.desk.reserved), (0, 0), "of {wide}");
+    assert_eq!(pair.client.lost, None);
+}
+
+/// The client sends a request with so long a body, as fast as it may, and is answered.
+fn send_body(pair: &mut Pair, id: u64, bytes: usize) {
+    let body = vec![0; bytes];
+    let made = Made { id, path: format!("/r/{id}"), headers: vec![], body };
+    let bytes = wire::request(&made, false, &[]);
+    let stream = pair.client.quic.streams().open(Dir::Bi).expect("there is room");
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let written = pair.client.quic.send_stream(stream).write(rest).unwrap_or(0);
+        rest = &rest[written..];
+        pair.exchange();
+    }
+    pair.client.quic.send_stream(stream).finish().expect("it is open");
+    pair.exchange();
+    let request = pair.requests.pop().expect("it came");
+    pair.desk.release(request.reserved);
+    let (headers, trailers) = (Fields::new(), Fields::new());
+    let answer = Answer { status: StatusCode::OK, headers, body: Bytes::new(), trailers };
+    let (now, desk) = (pair.now, &mut pair.desk);
+    pair.quic.answer(request.id, answer, now, desk, &mut pair.requests);
+    pair.exchange();
+}
+
+#[test]
+fn what_a_client_sent_before_it_moved_is_taken_when_it_comes_after() {
+    let mut pair = Pair::new(config(0, 1));
+    pair.exchange();
+    let ping = |pair: &mut Pair| {
+        pair.client.quic.ping();
+        pair.client.send(pair.now)
+    };
+    let late: Vec<Vec<u8>> = (0..40).flat_map(|_| ping(&mut pair)).collect();
+    let from = SocketAddr::from(([10, 3, 0, 1], 1));
+    for datagram in ping(&mut pair) {
+        pair.quic.handle_datagram(pair.now, Path { from, ..pair.client.path() }, &datagram);
+    }
+    pair.work();
+    for datagram in late {
+        pair.quic.handle_datagram(pair.now, pair.client.path(), &datagram);
+        pair.work();
+    }
+    let stats = pair.quic.stats();
+    assert_eq!((stats.migrated, stats.moves_refused), (1, 0), "{stats:?}");
 }
 
 #[test]
