@@ -394,11 +394,22 @@ fn among_real_threads_there_is_one_probe_at_a_time_and_every_change_is_told_once
             let (opened, closed, probes) = (&opened, &closed, &probes);
             scope.spawn(move || {
                 let mut rng = fastrand::Rng::with_seed(thread);
-                for _ in 0..40_000 {
+                let has_seen_enough =
+                    || probes.load(Ordering::Relaxed) > 100 && closed.load(Ordering::Relaxed) > 10;
+                // A thread that the system stops in its probe has the others refused meanwhile.
+                for turn in 0..100_000_000 {
+                    if turn >= 40_000 && has_seen_enough() {
+                        break;
+                    }
                     let now_ms = clock_ms.fetch_add(1, Ordering::Relaxed);
                     let now = epoch + Duration::from_millis(now_ms);
                     let permit = match breaker.admit(now) {
-                        Admission::Refuse { .. } => continue,
+                        Admission::Refuse { .. } => {
+                            if turn >= 40_000 {
+                                std::thread::yield_now();
+                            }
+                            continue;
+                        }
                         Admission::Pass(permit) => permit,
                         Admission::Probe(permit) => {
                             let was_probing = is_probing.swap(true, Ordering::SeqCst);
