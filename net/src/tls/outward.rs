@@ -88,7 +88,7 @@ pub fn terms(settings: &Settings) -> Result<Terms, String> {
             builder.with_root_certificates(roots(given.as_ref(), system)?)
         }
         Trust::Unverified => {
-            let anybody = Arc::new(Anybody(provider.clone()));
+            let anybody = anybody(provider.clone());
             builder.dangerous().with_custom_certificate_verifier(anybody)
         }
     };
@@ -143,6 +143,10 @@ fn own(
 }
 
 /// Takes any certificate; that the server has its key is still proved.
+pub fn anybody(provider: Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anybody(provider))
+}
+
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -6,6 +6,8 @@
 //! quinn, `forge` packets made by hand.
 
 mod addresses;
+#[path = "../tls/blind.rs"]
+mod blind;
 mod caller;
 mod codes;
 mod floods;

@@ -1,6 +1,7 @@
 //! TLS at the receiver: a whole server on a quiet network, visited by rustls's own client.
 
 mod attacks;
+mod blind;
 mod certificates;
 mod forger;
 mod place;
@@ -16,7 +17,8 @@ use rustls::{
     SupportedCipherSuite, Tls12CipherSuite,
 };
 
-use self::certificates::{Authority, Blind, Paper, names, settings, terms_of};
+use self::blind::Blind;
+use self::certificates::{Authority, Paper, names, settings, terms_of};
 use self::place::{HANDSHAKE_TIMEOUT, Place, SECOND};
 
 const PREFACE_AND_SETTINGS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
