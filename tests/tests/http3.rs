@@ -125,9 +125,14 @@ exporters: {{nop: {{}}, otlp_grpc: {to_sink}}}
 
     /// Ends it; so many items were taken, and no more, and all have arrived.
     async fn end(self, items: i64) -> End {
-        let forebay = self.forebay;
+        self.forebay.signal(Sent::TERM);
+        self.ended(items).await
+    }
+
+    /// As [`Stage::end`], of one that has its signal: a second one would end it at once.
+    async fn ended(self, items: i64) -> End {
         // Clients go on meanwhile.
-        let end = tokio::task::spawn_blocking(|| forebay.stop()).await.expect("it ends");
+        let end = tokio::task::spawn_blocking(|| self.forebay.wait()).await.expect("it ends");
         assert_eq!(end.ledger["received_items"], items, "{:#}", end.ledger);
         assert_eq!(end.ledger["delivered_items"], items, "{:#}", end.ledger);
         end
@@ -472,7 +477,7 @@ async fn a_process_that_goes_names_no_other_way_to_come() {
     gate.open();
     let answer = http.read_answer().expect("an answer");
     assert_eq!((answer.status, answer.header("alt-svc")), (200, None));
-    stage.end(5).await;
+    stage.ended(5).await;
 }
 
 /// A request of anybody's, and what of it a client of each protocol can say.
