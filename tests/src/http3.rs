@@ -27,12 +27,13 @@ impl Http3 {
     /// Trusts `authority`, and shows `paper` if there is one.
     ///
     /// # Errors
-    /// The handshake's.
+    /// The handshake's, or a refusal that comes right after it: a client of TLS 1.3 is done before
+    /// the server has seen its certificate.
     pub async fn connect(
         address: SocketAddr,
         authority: &Authority,
         paper: Option<&Paper>,
-    ) -> Result<Http3, quinn::ConnectionError> {
+    ) -> Result<Http3, Box<dyn std::error::Error>> {
         let mut tls = rustls::ClientConfig::clone(&authority.client(paper));
         tls.alpn_protocols = vec![b"h3".to_vec()];
         let tls = QuicClientConfig::try_from(tls).expect("TLS 1.3 is among its versions");
@@ -40,8 +41,8 @@ impl Http3 {
         endpoint.set_default_client_config(ClientConfig::new(Arc::new(tls)));
         let connecting = endpoint.connect(address, "localhost").expect("a proper address");
         let connection = timeout(PATIENCE, connecting).await.expect("an answer to the hello")?;
-        let made = h3::client::new(h3_quinn::Connection::new(connection)).await;
-        let (mut driver, sender) = made.expect("streams can be opened");
+        let connection = h3_quinn::Connection::new(connection);
+        let (mut driver, sender) = h3::client::new(connection).await?;
         let end = tokio::spawn(async move {
             std::future::poll_fn(|context| driver.poll_close(context)).await
         });

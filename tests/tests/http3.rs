@@ -375,7 +375,6 @@ async fn with_client_cas_only_clients_with_a_certificate_of_theirs_come_in() {
     let body = items::proto(Signal::Logs, 0, 10);
     assert_eq!(client.post("/v1/logs", &[PROTO], &body).await.status, 200);
     for paper in [None, Some(&stranger)] {
-        // A client of TLS 1.3 is done before the server has seen its certificate.
         if let Ok(client) = Http3::connect(address, &stage.authority, paper).await {
             let answer = client.request("POST", "/v1/logs", &[PROTO], &body).await;
             assert!(answer.is_err(), "{answer:?}");
