@@ -8,7 +8,6 @@ mod quic;
 mod tcp;
 mod witness;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use clap::Args;
 
 use self::witness::Witness;
 use crate::machine::{cpu_nanos, interrupts, pin, raise_file_limit};
+use crate::target::Target;
 use crate::trust::Trust;
 
 const STEP: Duration = Duration::from_millis(10);
@@ -26,8 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What `handshakes` is asked for.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
-    /// The server
-    pub target: SocketAddr,
+    /// The server: a name or an address, with its port
+    #[arg(value_name = "HOST:PORT")]
+    pub target: Target,
     /// TLS over TCP [this or --quic]
     #[arg(long, required_unless_present = "quic", conflicts_with = "quic")]
     pub tls: bool,

@@ -38,4 +38,5 @@ pub mod scenario;
 pub mod sink;
 pub mod summary;
 pub mod syscalls;
+pub mod target;
 pub mod trust;

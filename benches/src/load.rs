@@ -16,7 +16,6 @@ mod tally;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -39,6 +38,7 @@ use crate::control::{Event, Loaded, Order, Progress, Ready, orders, say};
 use crate::machine::{pin, raise_file_limit};
 use crate::payload::{Pool, Shape};
 use crate::result::Latency;
+use crate::target::Target;
 use crate::trust::Trust;
 
 /// How long connections may take to open, all of them together.
@@ -53,8 +53,9 @@ const CONNECTION_REQUESTS_MAX: u64 = 1 << 29;
 /// A load, as the command line asks for it.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
-    /// What to drive
-    pub target: SocketAddr,
+    /// What to drive: a name or an address, with its port
+    #[arg(value_name = "HOST:PORT")]
+    pub target: Target,
     /// How requests travel
     #[arg(long, default_value = "grpc")]
     pub transport: TransportName,

@@ -4,7 +4,6 @@
 //! signature is checked, even where the certificate is not, so that a handshake costs what it
 //! costs.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,6 +15,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+
+use crate::target::Target;
 
 /// Sessions that a load thread remembers: it has one server.
 const SESSIONS: usize = 256;
@@ -29,7 +30,7 @@ pub struct Trust {
     /// Trust whoever answers
     #[arg(long, conflicts_with = "ca")]
     pub insecure: bool,
-    /// The name to ask for and to expect [default: the target's IP address, which asks for none]
+    /// The name to ask for and to expect [default: the target's host]
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
     /// Make every handshake a full one
@@ -39,12 +40,12 @@ pub struct Trust {
 
 impl Trust {
     /// The name that the certificate must have.
-    pub fn name(&self, target: SocketAddr) -> String {
-        self.server_name.clone().unwrap_or_else(|| target.ip().to_string())
+    pub fn name(&self, target: &Target) -> String {
+        self.server_name.clone().unwrap_or_else(|| target.host.clone())
     }
 
     /// The same, as TLS takes it.
-    pub fn server_name(&self, target: SocketAddr) -> Result<ServerName<'static>, String> {
+    pub fn server_name(&self, target: &Target) -> Result<ServerName<'static>, String> {
         let name = self.name(target);
         ServerName::try_from(name.clone())
             .map_err(|_| format!("--server-name {name:?} is neither a DNS name nor an IP address"))

@@ -32,12 +32,12 @@ async fn repeat(settings: Settings, counts: Arc<Counts>) -> Result<(), String> {
     let (config, witness) = Witness::config(&settings, &["h3"])?;
     let config = QuicClientConfig::try_from(config).map_err(|error| format!("QUIC: {error}"))?;
     let config = ClientConfig::new(Arc::new(config));
-    let any: SocketAddr = match settings.target {
+    let any: SocketAddr = match settings.target.address {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => ([0; 16], 0).into(),
     };
     let endpoint = Endpoint::client(any).map_err(|error| format!("no UDP socket: {error}"))?;
-    let name = settings.trust.name(settings.target);
+    let name = settings.trust.name(&settings.target);
     let mut is_first = !settings.full;
     while !counts.is_over() {
         let looked = witness.looked();
@@ -68,7 +68,7 @@ async fn handshake(
     witness: &Witness,
 ) -> Result<(), String> {
     let tickets = witness.tickets();
-    let connecting = endpoint.connect_with(config.clone(), settings.target, name);
+    let connecting = endpoint.connect_with(config.clone(), settings.target.address, name);
     let connection = connecting.map_err(|error| error.to_string())?;
     let connection = connection.await.map_err(|error| error.to_string())?;
     if !settings.full {

@@ -12,7 +12,7 @@ pub(super) fn run(settings: &Settings, counts: &Counts) -> Result<(), String> {
     let alpn: Vec<&str> = settings.alpn.iter().map(String::as_str).collect();
     let (config, witness) = Witness::config(settings, &alpn)?;
     let config = Arc::new(config);
-    let name = settings.trust.server_name(settings.target)?;
+    let name = settings.trust.server_name(&settings.target)?;
     let mut is_first = !settings.full;
     while !counts.is_over() {
         let looked = witness.looked();
@@ -37,7 +37,8 @@ fn handshake(
     witness: &Witness,
 ) -> Result<(), String> {
     let said = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect_timeout(&settings.target, PATIENCE).map_err(said)?;
+    let mut stream =
+        TcpStream::connect_timeout(&settings.target.address, PATIENCE).map_err(said)?;
     stream.set_nodelay(true).map_err(said)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(said)?;
     let tickets = witness.tickets();

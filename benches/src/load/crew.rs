@@ -83,12 +83,12 @@ impl Crew {
             .enable_all()
             .build()
             .map_err(|error| format!("the load can't start a runtime: {error}"))?;
-        let name = settings.trust.name(settings.target);
+        let name = settings.trust.name(&settings.target);
         let heading = Heading {
             transport: Transport::Http3,
             signal: settings.signal,
             encoding: settings.compression,
-            authority: format!("{name}:{}", settings.target.port()),
+            authority: format!("{name}:{}", settings.target.address.port()),
             streams: settings.streams.max(1),
         };
         let desk = Rc::new(Desk {
@@ -99,7 +99,7 @@ impl Crew {
                 0 => CONNECTION_REQUESTS_MAX,
                 some => some.min(CONNECTION_REQUESTS_MAX),
             },
-            target: settings.target,
+            target: settings.target.address,
             name,
             config: client_config(settings)?,
             epoch: Cell::new(Instant::now()),
@@ -112,7 +112,7 @@ impl Crew {
                 Err(format!(
                     "{} does not take {} connections within {OPEN_TIMEOUT:?}: is there \
                              HTTP/3?",
-                    settings.target, settings.connections
+                    settings.target.address, settings.connections
                 ))
             })
         })?;

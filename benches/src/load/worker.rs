@@ -133,7 +133,7 @@ impl Tls {
             _ => ("h2", Some(&b"h2"[..])),
         };
         let config = Arc::new(settings.trust.config(&[alpn])?);
-        let name = settings.trust.server_name(settings.target)?;
+        let name = settings.trust.server_name(&settings.target)?;
         Ok(Some(Tls { config, name, protocol }))
     }
 }
@@ -152,7 +152,7 @@ impl Worker {
             transport,
             signal: settings.signal,
             encoding: settings.compression,
-            authority: settings.target.to_string(),
+            authority: settings.target.address.to_string(),
             streams,
         };
         let schedule = (settings.rate > 0.0).then(|| {
@@ -163,7 +163,7 @@ impl Worker {
             some => some.min(CONNECTION_REQUESTS_MAX),
         };
         let mut worker = Worker {
-            target: settings.target,
+            target: settings.target.address,
             heading,
             requests_max,
             tls: Tls::of(settings)?,
@@ -189,7 +189,7 @@ impl Worker {
                     "connection {} of {} to {} can't be opened: {error}",
                     index + 1,
                     settings.connections,
-                    settings.target
+                    settings.target.address
                 )
             })?;
             worker.add(index as u32, connection);
