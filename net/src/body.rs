@@ -52,6 +52,14 @@ impl Receiving {
         Ok(())
     }
 
+    /// Whether the body may have so many bytes more, by its bounds and what its head said, and has
+    /// the room for them: nobody has to be asked.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        let whole = self.body.len() + bytes;
+        let said = self.head.content_length.unwrap_or(u64::MAX);
+        whole <= self.body.capacity().min(self.bytes_max) && whole as u64 <= said
+    }
+
     /// A body that came in one piece, in a buffer that is no longer than it.
     pub(crate) fn keep_whole(
         &mut self,

@@ -165,9 +165,20 @@ impl Http3 {
         carrier: &mut dyn Carrier,
     ) {
         self.behind = pieces.iter().map(Bytes::len).sum();
-        for (nth, piece) in pieces.iter().enumerate() {
+        let mut rest = pieces;
+        loop {
+            if is_request(stream) && !self.is_over {
+                // The last piece of all is not inside of anything.
+                let most = rest.len().saturating_sub(usize::from(ends));
+                let inside = self.take_inside(number_of(stream), &rest[..most], turn.now);
+                rest = &rest[inside..];
+            }
+            let Some((piece, behind)) = rest.split_first() else {
+                break;
+            };
+            rest = behind;
             self.behind -= piece.len();
-            self.take_piece(stream, piece, ends && nth + 1 == pieces.len(), turn, carrier);
+            self.take_piece(stream, piece, ends && rest.is_empty(), turn, carrier);
             if !is_request(stream) && !self.unis.iter().any(|uni| uni.id == stream) {
                 // Nobody reads it any more, and what its pieces mean is forgotten.
                 self.behind = 0;

@@ -70,8 +70,7 @@ pub struct Options {
     /// Bytes of one provided buffer.
     pub buffer_bytes: u32,
     /// Buffers of 68 KiB for datagrams, a power of two; 0 for a ring without datagram sockets.
-    /// They are mapped when the first such socket is opened, and resident as far as they are used:
-    /// a small datagram uses a page.
+    /// Each is allocated when it is used for the first time.
     pub datagram_buffers: u16,
     /// Where the ladder is entered.
     pub highest: Rung,
@@ -234,6 +233,10 @@ pub trait Ring {
     fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8];
     /// The same of a stream's chunk, to be changed where they lie.
     fn bytes_mut<'a>(&'a mut self, chunk: &'a mut Chunk) -> &'a mut [u8];
+    /// Lends out a chunk of datagrams, in place of giving it back: their payload, to be changed
+    /// where it lies. The kernel gets the buffer again once nobody holds any of it. Or hands the
+    /// chunk back: few are lent at a time.
+    fn lend(&mut self, chunk: Chunk) -> Result<BytesMut, Chunk>;
     /// Returns a chunk's buffer to the kernel.
     fn give_back(&mut self, chunk: Chunk);
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use forebay_net::datagrams::{Crossing, Datagram, owner};
 use forebay_net::ring::datagrams::{Arrival, Departure, SENDS_MAX, TRAIN_BYTES_MAX};
 use forebay_net::ring::uring::Uring;
@@ -23,6 +23,9 @@ struct Host {
     errors: Vec<std::io::Error>,
     /// How often receiving found no buffer.
     starved: usize,
+    /// Takes what comes as a loan, where there is one.
+    borrows: bool,
+    lent: VecDeque<Option<BytesMut>>,
     _lock: PortLock,
 }
 
@@ -58,6 +61,8 @@ impl Host {
             sent: 0,
             errors: Vec::new(),
             starved: 0,
+            borrows: false,
+            lent: VecDeque::new(),
             _lock: group.lock,
         }
     }
@@ -76,6 +81,10 @@ impl Host {
 
     fn handle<S: std::fmt::Debug>(&mut self, done: Done<S>) {
         match done {
+            Done::Datagrams { chunk, .. } if self.borrows => {
+                let lent = self.ring.lend(chunk);
+                self.lent.push_back(lent.map_err(|chunk| self.ring.give_back(chunk)).ok());
+            }
             Done::Datagrams { socket, chunk } => {
                 let arrival = self.ring.arrival(&chunk);
                 let bytes = self.ring.bytes(&chunk).to_vec();
@@ -101,6 +110,12 @@ impl Host {
         self.ring.send_datagrams(0, departure);
     }
 
+    /// What comes next, if it is lent.
+    fn borrow(&mut self) -> Option<BytesMut> {
+        self.until(|host| !host.lent.is_empty());
+        self.lent.pop_front().expect("something came")
+    }
+
     fn next(&mut self) -> Seen {
         self.until(|host| !host.seen.is_empty());
         self.seen.pop_front().expect("something came")
@@ -123,6 +138,43 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 
 fn pattern(bytes: usize, seed: usize) -> Vec<u8> {
     (0..bytes).map(|place| (place * 7 + place / 251 + seed) as u8).collect()
+}
+
+#[test]
+fn what_is_lent_stays_as_it_is_while_any_part_is_held_and_the_kernel_has_the_other_buffers() {
+    for rung in Rung::LADDER {
+        let mut host = Host::new(rung, "127.0.0.1:0");
+        host.borrows = true;
+        let client = plain("127.0.0.1:0");
+        let mut borrow = |round: usize| {
+            let sent = pattern(1_000 + 100 * round, round);
+            client.send_to(&sent, host.address).expect("it is sent");
+            (host.borrow(), sent)
+        };
+        for round in 0..100 {
+            let (lent, sent) = borrow(round);
+            let mut lent = lent.expect("nothing else is lent");
+            assert_eq!(lent, sent, "{rung:?}");
+            lent.fill(0xee);
+        }
+        // Of eight buffers two are lent; a byte holds all of one.
+        let mut held = Vec::new();
+        for round in 0..2 {
+            let (lent, sent) = borrow(round);
+            let mut lent = lent.expect("few are lent");
+            held.push((lent.split_off(500).split_to(1), sent[500]));
+        }
+        for round in 0..100 {
+            assert_eq!(borrow(round).0, None, "{rung:?}: two are lent");
+            for (byte, sent) in &held {
+                assert_eq!(byte[..], [*sent], "{rung:?}");
+            }
+        }
+        held.pop();
+        let (lent, sent) = borrow(7);
+        assert_eq!(lent.expect("one came back"), sent, "{rung:?}");
+        assert_eq!(held[0].0[..], [held[0].1], "{rung:?}");
+    }
 }
 
 #[test]

@@ -110,6 +110,17 @@ impl Cutter {
         Some(Piece::Payload { bytes, ends: left == 0 })
     }
 
+    /// Takes so many bytes of the open frame's payload, if it goes on behind them.
+    pub(super) fn pass(&mut self, bytes: usize) -> bool {
+        match &mut self.left {
+            Some(left) if *left > bytes as u64 => {
+                *left -= bytes as u64;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a frame has begun and is not at its end.
     pub(super) fn is_inside(&self) -> bool {
         self.left.is_some() || self.partial_bytes > 0

@@ -87,6 +87,32 @@ impl Http3 {
         }
     }
 
+    /// Takes those of the first pieces that are nothing but the inside of a DATA frame, and find
+    /// room in their body: most of a long body are. Returns how many.
+    pub(super) fn take_inside(&mut self, number: u32, pieces: &[Bytes], now: Nanos) -> usize {
+        let Some(place) = self.streams.find(number) else {
+            return 0;
+        };
+        let stream = self.streams.at(place);
+        let (Recv::Body(receiving), Frame::Data) = (&mut stream.recv, stream.frame) else {
+            return 0;
+        };
+        let mut taken = 0;
+        for piece in pieces {
+            if !receiving.has_room(piece.len()) || !stream.cutter.pass(piece.len()) {
+                break;
+            }
+            receiving.body.extend_from_slice(piece);
+            self.behind -= piece.len();
+            taken += 1;
+        }
+        if taken > 0 {
+            receiving.since = now;
+            self.since = now;
+        }
+        taken
+    }
+
     /// A frame's head alone: whether it may stand here (sections 4.1 and 7.2).
     fn begin_frame(
         &mut self,

@@ -9,7 +9,7 @@ use quinn_proto::{ConnectionError, ConnectionHandle, Dir, Event, StreamEvent, St
 use rustls::pki_types::CertificateDer;
 
 use super::config::{streams_at_first, window_at_first};
-use super::lane::{Behind, Lane};
+use super::lane::{Behind, Chunks, Lane};
 use super::moves::Moves;
 use super::windows::Window;
 use crate::http3::{Carrier, Code, Http3};
@@ -228,13 +228,13 @@ impl Connection {
         let (mut bytes, mut round_trip) = (0, 0);
         self.with(now, |http3, lane| {
             round_trip = lane.round_trip();
-            let Some(read) = lane.read(id) else {
+            let mut chunks = Chunks::new();
+            let Some(behind) = lane.read(id, &mut chunks) else {
                 return;
             };
-            bytes = read.chunks.iter().map(Bytes::len).sum();
-            let ends = read.behind == Behind::End;
-            http3.handle_pieces(id.into(), &read.chunks, ends, turn, lane);
-            if read.behind == Behind::Reset {
+            bytes = chunks.iter().map(Bytes::len).sum();
+            http3.handle_pieces(id.into(), &chunks, behind == Behind::End, turn, lane);
+            if behind == Behind::Reset {
                 http3.handle_reset(id.into(), turn, lane);
             }
         });

@@ -16,11 +16,8 @@ pub(super) struct Lane<'a> {
     pub(super) opened: &'a mut usize,
 }
 
-/// What a stream had to give, and what comes behind.
-pub(super) struct Read {
-    pub(super) chunks: SmallVec<[Bytes; 4]>,
-    pub(super) behind: Behind,
-}
+/// What a stream had to give: of a long body some ten datagrams come together.
+pub(super) type Chunks = SmallVec<[Bytes; 16]>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behind {
@@ -38,11 +35,11 @@ impl<'a> Lane<'a> {
         Lane { quic, now, opened }
     }
 
-    /// All that came of a stream, in its order; `None`: nobody reads it any more.
-    pub(super) fn read(&mut self, id: StreamId) -> Option<Read> {
+    /// Appends all that came of a stream, in its order, and says what comes behind. `None`: nobody
+    /// reads it any more.
+    pub(super) fn read(&mut self, id: StreamId, chunks: &mut Chunks) -> Option<Behind> {
         let mut stream = self.quic.recv_stream(id);
         let mut coming = stream.read(true).ok()?;
-        let mut chunks = SmallVec::new();
         let behind = loop {
             match coming.next(usize::MAX) {
                 Ok(Some(chunk)) => chunks.push(chunk.bytes),
@@ -53,7 +50,7 @@ impl<'a> Lane<'a> {
         };
         // Whoever drives the connection sends whatever is due in any case.
         let _ = coming.finalize();
-        Some(Read { chunks, behind })
+        Some(behind)
     }
 }
 

@@ -537,6 +537,16 @@ impl Ring for FakeRing {
         }
     }
 
+    fn lend(&mut self, chunk: Chunk) -> Result<BytesMut, Chunk> {
+        let is_lent = self.network.0.borrow_mut().dice.of_1000(500);
+        if !is_lent {
+            return Err(chunk);
+        }
+        let lent = BytesMut::from(self.bytes(&chunk));
+        self.give_back(chunk);
+        Ok(lent)
+    }
+
     fn give_back(&mut self, chunk: Chunk) {
         self.network.0.borrow_mut().chunks_out -= 1;
         match chunk {

@@ -19,7 +19,7 @@ use io_uring::squeue::Entry;
 use io_uring::{IoUring, cqueue, opcode, types};
 use rustix::net::Shutdown;
 
-use self::datagrams::{Armed, Datagrams, Sent};
+use self::datagrams::{Armed, Datagrams};
 use super::datagrams::{Arrival, Departure};
 use super::provided::{GROUP, Provided};
 use super::slots::{
@@ -295,6 +295,14 @@ impl Ring for Uring {
         }
     }
 
+    fn lend(&mut self, chunk: Chunk) -> Result<BytesMut, Chunk> {
+        let lent = match (&chunk, &mut self.datagrams) {
+            (Chunk::Datagrams { buffer, bytes }, Some(all)) => all.lend(*buffer, *bytes),
+            _ => None,
+        };
+        lent.ok_or(chunk)
+    }
+
     fn give_back(&mut self, chunk: Chunk) {
         match (chunk, &mut self.provided, &mut self.datagrams) {
             (Chunk::Provided { buffer, .. }, Some(provided), _) => provided.give_back(buffer),
@@ -307,6 +315,9 @@ impl Ring for Uring {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.stats.enters += 1;
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.take_back();
+        }
         let ring = self.ring.as_mut().expect("the ring lives until drop");
         let waited = match timeout {
             Some(Duration::ZERO) => ring.submit(),
@@ -488,34 +499,6 @@ impl Uring {
             self.done.push_back(Done::SendFailed { key, error });
         } else {
             self.done.push_back(Done::Sent { key });
-        }
-    }
-
-    fn datagrams_received(&mut self, socket: u16, result: i32, flags: u32) {
-        let received = self.datagrams().received(socket, result, flags);
-        self.stats.datagrams_truncated += u64::from(received.is_truncated);
-        if let Some((buffer, bytes)) = received.chunk {
-            let chunk = Chunk::Datagrams { buffer, bytes };
-            self.done.push_back(Done::Datagrams { socket, chunk });
-        }
-        if !cqueue::more(flags) && received.is_open {
-            // No datagram ends a socket, not even one without a byte.
-            let end = if result >= 0 { End::Again } else { self.end_of(result) };
-            self.done.push_back(Done::DatagramsEnded { socket, end });
-        }
-    }
-
-    fn datagrams_sent(&mut self, parcel: u32, result: i32) {
-        let (sent, entry) = self.datagrams().sent(parcel, result);
-        match sent {
-            Sent::GoesOn { was_refused } => self.stats.trains_refused += u64::from(was_refused),
-            Sent::Ended { socket, error, is_open: true } => {
-                self.done.push_back(Done::DatagramsSent { socket, error });
-            }
-            Sent::Ended { .. } => {}
-        }
-        if let Some(entry) = entry {
-            self.push(entry);
         }
     }
 

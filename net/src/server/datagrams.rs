@@ -6,6 +6,8 @@
 //!   here ([`Crossing`]); this core does not sleep while any of it waits.
 //! - QUIC is asked for no more than the ring has room for: what has none stays with its
 //!   connection, which its own windows bound.
+//! - What peers leave unfinished holds only so many of the ring's buffers ([`Ring::lend`]), and
+//!   beyond that copies of what came.
 //! - A failed send is a lost datagram, which QUIC repairs; a failed receive is tried again later.
 
 use std::io;
@@ -22,7 +24,7 @@ use crate::ring::datagrams::{Departure, SENDS_MAX};
 use crate::ring::{Chunk, End, Ring};
 use crate::tls::Acceptor;
 
-/// Datagrams that share a buffer, of those that came together. It saves half of the allocations;
+/// Datagrams that share a copy, of those that came together. It saves half of the allocations;
 /// with more, one byte behind a gap would hold more memory than QUIC's windows know of.
 const SEGMENTS_TOGETHER: usize = 2;
 
@@ -112,23 +114,29 @@ impl<R: Ring> Server<R> {
     }
 
     pub(super) fn datagrams_came(&mut self, chunk: Chunk, now: Nanos) {
-        if let Some(datagrams) = &mut self.datagrams {
-            datagrams.renew_terms();
-            let arrival = self.ring.arrival(&chunk);
-            let (from, local_ip) = (arrival.source, arrival.local);
-            let path = Path { from, local_ip, ecn: arrival.ecn };
-            let together = SEGMENTS_TOGETHER * arrival.segment_bytes;
-            for datagrams_together in self.ring.bytes(&chunk).chunks(together) {
-                let mut rest = BytesMut::from(datagrams_together);
-                while !rest.is_empty() {
-                    let datagram = rest.split_to(arrival.segment_bytes.min(rest.len()));
-                    if let Some(stranger) = datagrams.quic.handle_owned(now, path, datagram) {
-                        datagrams.crossing.hand(stranger.core, on_its_way(stranger));
-                    }
+        let Some(datagrams) = &mut self.datagrams else {
+            return self.ring.give_back(chunk);
+        };
+        datagrams.renew_terms();
+        let arrival = self.ring.arrival(&chunk);
+        let (from, local_ip) = (arrival.source, arrival.local);
+        let path = Path { from, local_ip, ecn: arrival.ecn };
+        // Of what comes on an established connection hardly anything is left after this turn, but
+        // a handshake may wait for some.
+        let lent = match is_short(self.ring.bytes(&chunk)) {
+            true => self.ring.lend(chunk),
+            false => Err(chunk),
+        };
+        match lent {
+            Ok(lent) => datagrams.take(now, path, arrival.segment_bytes, lent),
+            Err(chunk) => {
+                let together = SEGMENTS_TOGETHER * arrival.segment_bytes;
+                for some in self.ring.bytes(&chunk).chunks(together) {
+                    datagrams.take(now, path, arrival.segment_bytes, BytesMut::from(some));
                 }
+                self.ring.give_back(chunk);
             }
         }
-        self.ring.give_back(chunk);
     }
 
     pub(super) fn datagrams_ended(&mut self, end: &End, now: Nanos) {
@@ -263,6 +271,19 @@ impl<R: Ring> Server<R> {
 }
 
 impl Datagrams {
+    /// Takes datagrams that are `segment_bytes` long each, the last one maybe less.
+    fn take(&mut self, now: Nanos, path: Path, segment_bytes: usize, mut rest: BytesMut) {
+        while !rest.is_empty() {
+            let datagram = match rest.len() > segment_bytes {
+                true => rest.split_to(segment_bytes),
+                false => std::mem::take(&mut rest),
+            };
+            if let Some(stranger) = self.quic.handle_owned(now, path, datagram) {
+                self.crossing.hand(stranger.core, on_its_way(stranger));
+            }
+        }
+    }
+
     /// New certificates are for connections that begin from now on.
     fn renew_terms(&mut self) {
         if self.acceptor.has(&self.terms) {
@@ -278,6 +299,11 @@ impl Datagrams {
             ),
         }
     }
+}
+
+/// Whether a packet has the short header, which those have whose handshake is over.
+fn is_short(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first & 0x80 == 0)
 }
 
 fn on_its_way(stranger: Stranger) -> Datagram {

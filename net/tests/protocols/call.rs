@@ -1,5 +1,6 @@
 //! A connection of HTTP/3 under test, with a desk behind it and no transport below.
 
+use bytes::Bytes;
 use forebay_net::http3::Http3;
 use forebay_net::request::{Answer, Nanos};
 
@@ -39,6 +40,11 @@ impl Call {
 
     pub(crate) fn send(&mut self, stream: u64, bytes: &[u8], ends: bool) {
         self.core.handle_bytes(stream, bytes, ends, &mut self.desk.turn(), &mut self.lines);
+    }
+
+    /// The same, where it came in several pieces.
+    pub(crate) fn send_pieces(&mut self, stream: u64, pieces: &[Bytes], ends: bool) {
+        self.core.handle_pieces(stream, pieces, ends, &mut self.desk.turn(), &mut self.lines);
     }
 
     /// A request of these bytes, all at once.

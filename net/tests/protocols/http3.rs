@@ -10,7 +10,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::call::Call;
 use crate::desk::{self, BODY_BYTES_MAX, Desk, LIMITS};
 use crate::frames;
-use crate::streams::{CONTROL, DATA, GOAWAY, HEADERS, OTHER, REQUEST, SETTINGS, frame, section};
+use crate::streams::{
+    CONTROL, DATA, GOAWAY, HEADERS, Lines, OTHER, REQUEST, SETTINGS, frame, section,
+};
 
 fn request() -> Vec<u8> {
     frame(HEADERS, REQUEST)
@@ -106,6 +108,71 @@ fn a_request_is_the_same_over_http3_and_over_http2() {
         taken += desk.requests.len();
     }
     assert!(same > 500 && taken > 500, "{same} reset, {taken} taken");
+}
+
+/// A request whose body comes in some frames, with all that may be wrong with one.
+fn long_request(random: &mut impl FnMut() -> u64) -> Vec<u8> {
+    let frames: Vec<usize> = (0..random() % 4).map(|_| (random() % 30_000) as usize).collect();
+    let right = frames.iter().sum::<usize>();
+    let length = match random() % 6 {
+        0 => Some(right + 1),
+        1 => Some(right.saturating_sub(1)),
+        2 => None,
+        _ => Some(right),
+    };
+    let mut bytes = request();
+    if let Some(length) = length {
+        let said = section(&[("content-length", &length.to_string())]);
+        bytes = frame(HEADERS, &[REQUEST, &said[2..]].concat());
+    }
+    for length in frames {
+        let filler = random() as u8;
+        let body: Vec<u8> = (0..length).map(|at| filler.wrapping_add((at / 7) as u8)).collect();
+        bytes.extend(frame(DATA, &body));
+    }
+    if random().is_multiple_of(8) {
+        bytes.extend(frame(HEADERS, &section(&[("x-a", "b")])));
+    }
+    if random().is_multiple_of(8) {
+        bytes.truncate(bytes.len() - (random() as usize % bytes.len()).min(2_000));
+    }
+    bytes
+}
+
+#[test]
+fn a_request_is_the_same_in_one_piece_and_in_pieces_that_came_together() {
+    let (mut taken, mut refused) = (0, 0);
+    for seed in 1..400 {
+        let mut random = desk::random(seed * 7_919);
+        let bytes = Bytes::from(long_request(&mut random));
+        let mut whole = Call::open();
+        whole.ask(&bytes);
+
+        let mut call = Call::open();
+        let stream = call.begin();
+        let (mut pieces, mut rest) = (Vec::new(), bytes.clone());
+        // Sometimes the end comes by itself.
+        let ends_late = random().is_multiple_of(4);
+        while !rest.is_empty() {
+            pieces.push(rest.split_to(1 + random() as usize % rest.len().min(1_500)));
+            let is_last = rest.is_empty();
+            if is_last || random().is_multiple_of(8) {
+                call.send_pieces(stream, &std::mem::take(&mut pieces), is_last && !ends_late);
+            }
+        }
+        if ends_late {
+            call.send_pieces(stream, &[], true);
+        }
+        let outcome = |call: &Call| {
+            let Lines { resets, closed, .. } = &call.lines;
+            (told(&call.desk.requests), resets.clone(), *closed, call.desk.troubles.clone())
+        };
+        assert_eq!(outcome(&call), outcome(&whole), "seed {seed}");
+        taken += call.desk.requests.len();
+        refused += 1 - call.desk.requests.len();
+        call.lose();
+    }
+    assert!(taken > 100 && refused > 100, "{taken} taken, {refused} refused");
 }
 
 #[test]

@@ -15,7 +15,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use io_uring::squeue::Entry;
 use io_uring::{Submitter, cqueue, opcode, types};
 
@@ -23,7 +23,8 @@ use super::super::control::{self, CONTROL_BYTES, NAME_BYTES, Written};
 use super::super::datagrams::{ARRIVAL_BYTES_MAX, Arrival, Departure, SENDS_MAX};
 use super::super::provided::{GROUP_DATAGRAMS, Provided};
 use super::super::slots::{KIND_RECEIVE_DATAGRAMS, KIND_SEND_DATAGRAMS, pack_index};
-use super::empty_message;
+use super::{Uring, empty_message};
+use crate::ring::{Chunk, Done, End};
 
 /// Four numbers: the lengths of address, control messages and payload, and flags.
 const HEAD_BYTES: usize = 16;
@@ -91,15 +92,15 @@ enum Train {
 }
 
 /// What a receive's completion comes to.
-pub(super) struct Received {
-    pub(super) chunk: Option<(u16, u32)>,
-    pub(super) is_truncated: bool,
+struct Received {
+    chunk: Option<(u16, u32)>,
+    is_truncated: bool,
     /// The caller still wants to hear of it.
-    pub(super) is_open: bool,
+    is_open: bool,
 }
 
 /// What a send's completion comes to.
-pub(super) enum Sent {
+enum Sent {
     GoesOn { was_refused: bool },
     Ended { socket: u16, error: Option<io::Error>, is_open: bool },
 }
@@ -111,16 +112,47 @@ pub(super) enum Armed {
     By(Entry),
 }
 
+impl Uring {
+    pub(super) fn datagrams_received(&mut self, socket: u16, result: i32, flags: u32) {
+        let received = self.datagrams().received(socket, result, flags);
+        self.stats.datagrams_truncated += u64::from(received.is_truncated);
+        if let Some((buffer, bytes)) = received.chunk {
+            let chunk = Chunk::Datagrams { buffer, bytes };
+            self.done.push_back(Done::Datagrams { socket, chunk });
+        }
+        if !cqueue::more(flags) && received.is_open {
+            // No datagram ends a socket, not even one without a byte.
+            let end = if result >= 0 { End::Again } else { self.end_of(result) };
+            self.done.push_back(Done::DatagramsEnded { socket, end });
+        }
+    }
+
+    pub(super) fn datagrams_sent(&mut self, parcel: u32, result: i32) {
+        let (sent, entry) = self.datagrams().sent(parcel, result);
+        match sent {
+            Sent::GoesOn { was_refused } => self.stats.trains_refused += u64::from(was_refused),
+            Sent::Ended { socket, error, is_open: true } => {
+                self.done.push_back(Done::DatagramsSent { socket, error });
+            }
+            Sent::Ended { .. } => {}
+        }
+        if let Some(entry) = entry {
+            self.push(entry);
+        }
+    }
+}
+
 impl Datagrams {
     pub(super) fn new(
         submitter: &Submitter<'_>,
         is_multishot: bool,
         buffers: u16,
     ) -> io::Result<Datagrams> {
+        let buffers = Provided::lendable(buffers, BUFFER_BYTES as u32)?;
         let buffers = match is_multishot {
-            true => Provided::register(submitter, GROUP_DATAGRAMS, buffers, BUFFER_BYTES as u32),
-            false => Provided::unregistered(buffers, BUFFER_BYTES as u32),
-        }?;
+            true => buffers.registered(submitter, GROUP_DATAGRAMS)?,
+            false => buffers,
+        };
         let mut shape = Box::new(empty_message());
         shape.msg_namelen = NAME_BYTES as libc::socklen_t;
         shape.msg_controllen = CONTROL_BYTES as _;
@@ -183,7 +215,7 @@ impl Datagrams {
         Armed::By(entry.user_data(pack_index(KIND_RECEIVE_DATAGRAMS, number.into())))
     }
 
-    pub(super) fn received(&mut self, number: u16, result: i32, flags: u32) -> Received {
+    fn received(&mut self, number: u16, result: i32, flags: u32) -> Received {
         if result == -libc::ENOBUFS {
             self.buffers.starved();
         }
@@ -247,6 +279,14 @@ impl Datagrams {
         &self.buffers.bytes(buffer, bytes)[PAYLOAD_OFFSET..]
     }
 
+    pub(super) fn lend(&mut self, buffer: u16, bytes: u32) -> Option<BytesMut> {
+        self.buffers.lend(buffer, PAYLOAD_OFFSET..bytes as usize)
+    }
+
+    pub(super) fn take_back(&mut self) {
+        self.buffers.take_back();
+    }
+
     pub(super) fn give_back(&mut self, buffer: u16) {
         self.buffers.give_back(buffer);
     }
@@ -285,7 +325,7 @@ impl Datagrams {
     }
 
     /// What became of a parcel, and what is to be submitted if it goes on.
-    pub(super) fn sent(&mut self, index: u32, result: i32) -> (Sent, Option<Entry>) {
+    fn sent(&mut self, index: u32, result: i32) -> (Sent, Option<Entry>) {
         let parcel = &mut self.parcels[index as usize];
         let socket = &mut self.sockets[usize::from(parcel.socket)];
         let was_refused = parcel.is_refusal(result);
