@@ -37,7 +37,7 @@ use self::process::{KEPT_REQUEST_BYTES, Parts, Processors};
 use self::route::{Route, Way, route};
 use crate::budget::Budget;
 use crate::config::plan::Plan;
-use crate::ledger::{Ledger, RefuseReason, RequestEnd, ShardLedger, Transport};
+use crate::ledger::{LateBody, Ledger, RefuseReason, RequestEnd, ShardLedger, Transport};
 use crate::services::{self, Method, Services};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -428,11 +428,11 @@ impl Door for Ingest {
             Refusal::Draining => {
                 (RequestEnd::Overloaded, self.overloaded(shape, RefuseReason::Draining))
             }
-            Refusal::BodyTimeout => {
-                let message = "the body stalled for longer than engine.limits.body_timeout";
-                let status = StatusCode::REQUEST_TIMEOUT;
-                let code = grpc::code::DEADLINE_EXCEEDED;
-                (RequestEnd::Malformed, Problem::new(shape, status, code, message.to_owned()))
+            Refusal::BodyTimeout | Refusal::BodyTooSlow => {
+                let late = LateBody::of(refusal);
+                self.rows().late_bodies[head.protocol as usize][late as usize].add(1);
+                let (status, code) = (StatusCode::REQUEST_TIMEOUT, grpc::code::DEADLINE_EXCEEDED);
+                (RequestEnd::Malformed, Problem::new(shape, status, code, late.message()))
             }
             Refusal::Malformed { status, reason } => {
                 let code = grpc::code::INVALID_ARGUMENT;

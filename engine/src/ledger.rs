@@ -14,14 +14,16 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay_codec::signal::Signal;
-use forebay_net::request::Trouble;
+use forebay_net::request::{Protocol, Trouble};
 
 use crate::config::plan::{Output, Pipeline, Plan};
 
 mod names;
 mod print;
 
-pub use names::{LOSSES, MIRROR_FULL, PassReason, RefuseReason, RequestEnd, Transport, loss_names};
+pub use names::{
+    LOSSES, LateBody, MIRROR_FULL, PassReason, RefuseReason, RequestEnd, Transport, loss_names,
+};
 
 /// A count with one writer.
 #[derive(Debug, Default)]
@@ -126,6 +128,8 @@ pub struct ShardLedger {
     /// What HTTP/2 clients did that cost them a stream or their connection.
     pub http2_troubles: [Count; Trouble::ALL.len()],
     pub http3_troubles: [Count; Trouble::ALL.len()],
+    /// Requests that were refused because too little of their bodies came, by their protocols.
+    pub late_bodies: [[Count; LateBody::ALL.len()]; Protocol::ALL.len()],
 }
 
 impl ShardLedger {
@@ -150,6 +154,7 @@ impl ShardLedger {
             unrouted: Default::default(),
             http2_troubles: Default::default(),
             http3_troubles: Default::default(),
+            late_bodies: Default::default(),
         }
     }
 
@@ -253,6 +258,8 @@ pub struct Totals {
     pub unrouted: [u64; RequestEnd::ALL.len()],
     pub http2_troubles: [u64; Trouble::ALL.len()],
     pub http3_troubles: [u64; Trouble::ALL.len()],
+    /// In the orders of [`Protocol::ALL`] and [`LateBody::ALL`].
+    pub late_bodies: [[u64; LateBody::ALL.len()]; Protocol::ALL.len()],
     balanced_pipelines: bool,
 }
 
@@ -275,6 +282,9 @@ impl Ledger {
             unrouted: sum_all(self.shards.iter().map(|shard| &shard.unrouted)),
             http2_troubles: sum_all(self.shards.iter().map(|shard| &shard.http2_troubles)),
             http3_troubles: sum_all(self.shards.iter().map(|shard| &shard.http3_troubles)),
+            late_bodies: std::array::from_fn(|protocol| {
+                sum_all(self.shards.iter().map(|shard| &shard.late_bodies[protocol]))
+            }),
             doors,
             processors,
             routes,

@@ -137,7 +137,7 @@ impl Door for Books {
         answer(match refusal {
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Overloaded | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::BodyTimeout | Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Refusal::Malformed { status, .. } => status,
         })
     }

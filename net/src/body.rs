@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
+use crate::pace::Pace;
 use crate::request::{Admitted, Head, Nanos, Refusal, Turn};
 
 /// Below this a body's buffer grows in steps of it.
@@ -24,14 +25,14 @@ pub(crate) struct Receiving {
     pub(crate) bytes_max: usize,
     pub(crate) body: BytesMut,
     pub(crate) reserved: usize,
-    pub(crate) since: Nanos,
+    pub(crate) pace: Pace,
 }
 
 impl Receiving {
     /// Nothing of the body has come.
     pub(crate) fn new(head: Head, admitted: Admitted, now: Nanos) -> Receiving {
         let Admitted { body_bytes_max: bytes_max, tag, reserved, .. } = admitted;
-        Receiving { head, tag, bytes_max, body: BytesMut::new(), reserved, since: now }
+        Receiving { head, tag, bytes_max, body: BytesMut::new(), reserved, pace: Pace::new(now) }
     }
 
     /// Keeps more of the body, or says why not. The room that it has is reserved. So many bytes
@@ -44,7 +45,7 @@ impl Receiving {
     ) -> Result<(), Refusal> {
         let bytes = self.body.len() + piece.len();
         self.is_within_bounds(bytes)?;
-        self.since = turn.now;
+        self.pace.note(piece.len(), turn.now);
         if self.body.capacity() < bytes {
             self.grow(bytes, behind, piece, turn)?;
         }

@@ -20,6 +20,7 @@ use http::{Method, StatusCode};
 
 use self::chunked::Chunked;
 use self::head::{Complete, Malformed, parse};
+use crate::pace::Pace;
 use crate::request::{
     Answer, Core, Head, Limits, Nanos, Part, Protocol, Refusal, Request, RequestId, Standing, Turn,
 };
@@ -55,7 +56,7 @@ pub struct Http1 {
     draining: bool,
     /// No request will be read any more; set with the last answer.
     finish: Option<Standing>,
-    /// First byte of the head that is being read, last byte of the body, or last answer.
+    /// First byte of the head that is being read, or last answer.
     since: Nanos,
 }
 
@@ -66,6 +67,7 @@ enum State {
     Discard {
         framing: Framing,
         left: u64,
+        pace: Pace,
     },
     /// The connection is past its last request.
     Over,
@@ -76,6 +78,7 @@ struct Receiving {
     tag: u32,
     bytes_max: usize,
     framing: Framing,
+    pace: Pace,
     body: BytesMut,
     reserved: usize,
     /// Length of `body` when it was lent to the kernel.
@@ -224,6 +227,7 @@ impl Http1 {
             tag: admitted.tag,
             bytes_max: admitted.body_bytes_max,
             framing,
+            pace: Pace::new(turn.now),
             body: BytesMut::new(),
             reserved: admitted.reserved,
             lent_at: 0,
@@ -234,11 +238,7 @@ impl Http1 {
         let State::Body(receiving) = &mut self.state else {
             return false;
         };
-        if !rest.is_empty() {
-            self.since = turn.now;
-        }
-        let step = receiving.take_from(rest, turn);
-        match step {
+        match receiving.take_from(rest, turn) {
             Step::NeedsMore => false,
             Step::Complete => {
                 let State::Body(receiving) = mem::replace(&mut self.state, State::Head) else {
@@ -300,7 +300,7 @@ impl Http1 {
         self.since = turn.now;
         self.state = match left {
             0 => State::Head,
-            _ => State::Discard { framing, left: DISCARD_BYTES_MAX },
+            _ => State::Discard { framing, left: DISCARD_BYTES_MAX, pace: Pace::new(turn.now) },
         };
         if !self.keep_alive {
             self.end(Standing::FinishThenLinger, turn);
@@ -314,13 +314,10 @@ impl Http1 {
     }
 
     fn discard(&mut self, rest: &mut &[u8], now: Nanos) -> bool {
-        let State::Discard { framing, left } = &mut self.state else {
+        let State::Discard { framing, left, pace } = &mut self.state else {
             return false;
         };
         let before = rest.len();
-        if before > 0 {
-            self.since = now;
-        }
         let complete = match framing {
             Framing::Length(length) => {
                 let taken = rest.len().min(*length as usize);
@@ -340,9 +337,11 @@ impl Http1 {
                 }
             },
         };
-        *left = left.saturating_sub((before - rest.len()) as u64);
+        let taken = before - rest.len();
+        *left = left.saturating_sub(taken as u64);
+        pace.note(taken, now);
         if complete {
-            self.state = State::Head;
+            (self.state, self.since) = (State::Head, now);
         } else if *left == 0 {
             self.finish = Some(Standing::FinishThenLinger);
             self.state = State::Over;
@@ -446,7 +445,8 @@ impl Core for Http1 {
     fn handle_timeout(&mut self, turn: &mut Turn<'_>) {
         match &self.state {
             State::Body(receiving) => {
-                let answer = turn.door.refuse(&receiving.head, Refusal::BodyTimeout);
+                let refusal = receiving.pace.refusal(turn.now, turn.limits);
+                let answer = turn.door.refuse(&receiving.head, refusal);
                 self.refuse_and_finish(answer, turn);
             }
             State::Head if !self.input.is_empty() => {
@@ -495,7 +495,8 @@ impl Core for Http1 {
                 return (limits.idle_timeout > 0).then(|| self.since + limits.idle_timeout);
             }
             State::Head => limits.header_timeout,
-            State::Body(_) | State::Discard { .. } => limits.body_timeout,
+            State::Body(receiving) => return Some(receiving.pace.due(limits)),
+            State::Discard { pace, .. } => return Some(pace.due(limits)),
         };
         Some(self.since + timeout)
     }
@@ -546,7 +547,7 @@ impl Core for Http1 {
         if let Framing::Length(left) = &mut receiving.framing {
             *left = left.checked_sub(arrived as u64).expect("no more is lent than is left");
         }
-        self.since = turn.now;
+        receiving.pace.note(arrived, turn.now);
         if turn.door.reserve(arrived) {
             receiving.reserved += arrived;
         } else {
@@ -591,6 +592,7 @@ impl Receiving {
                 return Step::Refused(Refusal::Overloaded);
             }
             self.reserved += piece.len();
+            self.pace.note(piece.len(), turn.now);
             self.body.extend_from_slice(piece);
         }
     }

@@ -276,30 +276,32 @@ impl Http2 {
     /// Answers the bodies that stalled, and resets the streams whose answers did.
     fn end_stalled(&mut self, turn: &mut Turn<'_>) -> bool {
         let (now, limits) = (turn.now, turn.limits);
-        let body_is_late = |since: Nanos| since + limits.body_timeout <= now;
         let answer_is_late = |since: Nanos| since + limits.write_timeout <= now;
-        let bodies = self.streams.ids(
-            |stream| matches!(&stream.recv, Recv::Body(body) if body_is_late(body.kept.since)),
-        );
-        let discarded = self
-            .streams
-            .ids(|stream| matches!(&stream.recv, Recv::Discard(rest) if body_is_late(rest.since)));
+        let late =
+            self.streams.ids(|stream| stream.pace().is_some_and(|pace| pace.is_late(now, limits)));
         let unsent = self.streams.ids(
             |stream| matches!(&stream.send, Send::Blocked(rest) if answer_is_late(rest.since)),
         );
-        let messages = self.streams.ids(|stream| stream.stalls_since().is_some_and(body_is_late));
-        for id in &bodies {
-            self.refuse_body(*id, Refusal::BodyTimeout, false, turn);
-        }
-        for id in &messages {
-            self.refuse_messages(*id, Refusal::BodyTimeout, turn);
-        }
-        discarded.iter().for_each(|id| self.let_go(*id, Code::NO_ERROR, turn));
+        late.iter().for_each(|id| self.end_late(*id, turn));
         for id in &unsent {
             turn.door.trouble(Protocol::Http2, Trouble::Window);
             self.let_go(*id, Code::CANCEL, turn);
         }
-        ![bodies, messages, discarded, unsent].iter().all(Vec::is_empty)
+        !(late.is_empty() && unsent.is_empty())
+    }
+
+    /// Ends a stream on which too little came.
+    fn end_late(&mut self, id: u32, turn: &mut Turn<'_>) {
+        let Some(place) = self.streams.find(id) else {
+            return;
+        };
+        let stream = self.streams.at(place);
+        let refusal = stream.pace().map(|pace| pace.refusal(turn.now, turn.limits));
+        match (&stream.recv, refusal) {
+            (Recv::Body(_), Some(refusal)) => self.refuse_body(id, refusal, false, turn),
+            (Recv::Messages(_), Some(refusal)) => self.refuse_messages(id, refusal, turn),
+            _ => self.let_go(id, Code::NO_ERROR, turn),
+        }
     }
 }
 
@@ -424,15 +426,10 @@ impl Core for Http2 {
         }
         let unfinished =
             self.is_unfinished().then(|| self.unfinished_since + limits.header_timeout);
-        let of_stream = |stream: &stream::Stream| match (&stream.recv, &stream.send) {
-            (Recv::Body(arriving), _) => Some(arriving.kept.since + limits.body_timeout),
-            (Recv::Discard(discarding), _) => Some(discarding.since + limits.body_timeout),
-            (_, Send::Blocked(unsent)) => Some(unsent.since + limits.write_timeout),
-            _ => stream.stalls_since().map(|since| since + limits.body_timeout),
-        };
         // Streams that only wait for the engine have no deadline, and most are such.
         let has_others = self.streams.len() > self.in_flight;
-        let streams = has_others.then(|| self.streams.iter().filter_map(of_stream));
+        let streams =
+            has_others.then(|| self.streams.iter().filter_map(|stream| stream.due(limits)));
         let farewell = (self.going == Going::Announced).then_some(self.farewell_until);
         match streams.into_iter().flatten().chain(unfinished).chain(farewell).min() {
             Some(earliest) => Some(earliest),

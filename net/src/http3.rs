@@ -78,6 +78,8 @@ pub struct Http3 {
     drains: bool,
     /// The last GOAWAY is due by then.
     farewell_until: Nanos,
+    /// Until then the peer may not have heard of the last GOAWAY: it is not overtaken by the end.
+    unheard_until: Option<Nanos>,
     /// The peer said that it goes.
     peer_goes: bool,
 }
@@ -128,18 +130,23 @@ impl Http3 {
             going: Going::No,
             drains: false,
             farewell_until: Nanos::MAX,
+            unheard_until: None,
             peer_goes: false,
         };
         http3.write_control(carrier);
         http3
     }
 
-    /// The peer opened the next of its streams of two directions.
+    /// The peer opened the next of its streams, of two directions or of one.
     pub fn handle_opened(&mut self, stream: u64, turn: &mut Turn<'_>, carrier: &mut dyn Carrier) {
-        if !self.is_over {
-            let opened = self.open(stream, turn, carrier);
-            self.contain(stream, opened, turn, carrier);
+        if self.is_over {
+            return;
         }
+        if !is_request(stream) {
+            return self.unis.push(Uni::new(stream, turn.now));
+        }
+        let opened = self.open(stream, turn, carrier);
+        self.contain(stream, opened, turn, carrier);
     }
 
     /// More of a stream that the peer opened. `ends`: nothing follows.
@@ -282,6 +289,11 @@ impl Http3 {
         if self.streams_due <= turn.now {
             was_missed = self.end_stalled(turn, carrier);
         }
+        was_missed |= self.end_nameless(turn, carrier);
+        if self.is_over {
+            return was_missed;
+        }
+        self.unheard_until.take_if(|until| *until <= turn.now);
         if self.going == Going::Announced && self.farewell_until <= turn.now {
             self.finish_going(turn, carrier);
         } else if self.streams.is_empty()
@@ -320,11 +332,8 @@ impl Http3 {
     /// The connection is old: what is under way is finished, bodies as well, what comes meanwhile
     /// is taken until the peer must have heard; then finish.
     pub fn retire(&mut self, turn: &mut Turn<'_>, carrier: &mut dyn Carrier) {
-        // Twice there and back: what was on its way when the peer heard of it has come by then,
-        // unless it was lost.
-        let patience = (2 * carrier.round_trip()).clamp(FAREWELL_MIN, FAREWELL_MAX);
         if !self.is_over {
-            self.announce(turn.now + patience.min(turn.limits.header_timeout), carrier);
+            self.announce(turn.now + patience(turn.limits, carrier), carrier);
             self.settle(carrier, turn);
         }
     }
@@ -332,6 +341,15 @@ impl Http3 {
     /// The connection is gone: gives back what is reserved at the door.
     pub fn handle_lost(&mut self, turn: &mut Turn<'_>) {
         self.end(turn);
+    }
+
+    /// More of what came has gaps before it than the transport may hold.
+    pub fn handle_gaps(&mut self, turn: &mut Turn<'_>, carrier: &mut dyn Carrier) {
+        if !self.is_over {
+            let reason = "too much comes with gaps before it";
+            let fault = Fault::Connection(Code::EXCESSIVE_LOAD, reason, Trouble::Gaps);
+            self.contain(STREAM_MAX, Err(fault), turn, carrier);
+        }
     }
 
     /// Requests handed out and not answered.
@@ -352,7 +370,8 @@ impl Http3 {
         let streams = (self.streams_due < Nanos::MAX).then_some(self.streams_due);
         let farewell = (self.going == Going::Announced).then_some(self.farewell_until);
         let idle = self.idle_due(limits).filter(|_| self.streams.is_empty());
-        [streams, farewell, idle].into_iter().flatten().min()
+        let unis = self.unis.iter().filter_map(|uni| uni.due(limits)).min();
+        [streams, farewell, self.unheard_until, idle, unis].into_iter().flatten().min()
     }
 
     fn idle_due(&self, limits: &Limits) -> Option<Nanos> {
@@ -411,10 +430,12 @@ impl Http3 {
         }
     }
 
-    /// The last GOAWAY: what has not come by now is not taken.
+    /// The last GOAWAY: what has not come by now is not taken. The peer learns of it before the
+    /// connection ends, for what it names may not be asked for twice (RFC 9114, 5.2).
     fn finish_going(&mut self, turn: &mut Turn<'_>, carrier: &mut dyn Carrier) {
         self.going = Going::Final;
         self.since = turn.now;
+        self.unheard_until = Some(turn.now + patience(turn.limits, carrier));
         self.put_goaway(self.next_number << 2, carrier);
         if self.drains {
             self.reject_heads(turn, carrier);
@@ -445,6 +466,7 @@ impl Http3 {
     /// Ends the connection once it is past its last request and all answers have arrived.
     fn settle(&mut self, carrier: &mut dyn Carrier, turn: &mut Turn<'_>) {
         let is_past = self.going == Going::Final && self.streams.is_empty();
+        let is_past = is_past && self.unheard_until.is_none();
         if !self.is_over && is_past && carrier.is_settled() {
             self.end_well(turn, carrier);
         }
@@ -484,8 +506,9 @@ impl Http3 {
                     turn.door.trouble(Protocol::Http3, Trouble::Window);
                     self.let_go(number, Code::REQUEST_CANCELLED, turn, carrier);
                 }
-                (Recv::Body(_), _) => {
-                    self.refuse_body(number, Refusal::BodyTimeout, false, turn, carrier);
+                (Recv::Body(receiving), _) => {
+                    let refusal = receiving.pace.refusal(now, limits);
+                    self.refuse_body(number, refusal, false, turn, carrier);
                 }
                 (Recv::Head(_), _) => {
                     turn.door.trouble(Protocol::Http3, Trouble::Stalled);
@@ -500,11 +523,18 @@ impl Http3 {
     }
 }
 
-/// How long a peer may take to hear of our first GOAWAY.
+/// How long a peer may take to hear of a GOAWAY.
 const FAREWELL_MIN: Nanos = 10_000_000;
 const FAREWELL_MAX: Nanos = 1_000_000_000;
 /// How long it is waited for the last answers to arrive.
 const ARRIVAL_MAX: Nanos = 2_000_000_000;
+
+/// Twice there and back: the peer has heard by then, and what was on its way has come, unless it
+/// was lost.
+fn patience(limits: &Limits, carrier: &dyn Carrier) -> Nanos {
+    let patience = (2 * carrier.round_trip()).clamp(FAREWELL_MIN, FAREWELL_MAX);
+    patience.min(limits.header_timeout)
+}
 
 fn too_much(trouble: Trouble) -> Fault {
     let reason = match trouble {

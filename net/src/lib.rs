@@ -19,6 +19,7 @@ pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod http3;
+pub mod pace;
 pub mod quic;
 pub mod request;
 pub mod ring;

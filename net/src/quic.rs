@@ -10,13 +10,15 @@
 //!   through to us goes to its owner, as a [`Stranger`], and is never lost silently.
 //! - Connections, handshakes, streams, windows and what waits to be sent are bounded. Who can't be
 //!   taken is refused; with many handshakes under way a client has to prove its address first.
-//! - A connection may send little ahead at first; what more it may is charged to the door's budget.
+//! - A connection may send little ahead at first; what more it may, and what of all of it is held
+//!   behind gaps, is charged to the door's budget.
 //! - No clock is read: quinn's instants are made of `now` and an [`Epoch`].
 //! - All timers are in one heap, with one entry that counts for each connection.
 
 mod config;
 mod connection;
 mod entry;
+mod gaps;
 mod ids;
 mod lane;
 mod moves;
@@ -31,7 +33,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{DatagramEvent, EcnCodepoint, Endpoint, Transmit as Sent};
 
-use self::config::WallClock;
+use self::config::{ARRIVAL_BYTES_MAX, WallClock};
 pub use self::config::{Config, Epoch, Secrets, Tls, TlsError};
 use self::connection::Connection;
 use self::entry::Entry;
@@ -91,8 +93,8 @@ pub struct QuicStats {
     pub handshakes_failed: u64,
     /// Why, in the order of [`Failure::ALL`].
     pub failures: [u64; Failure::ALL.len()],
-    /// First packets that had to wait for another turn, by the turns that they waited; and those
-    /// that found no room to wait.
+    /// First packets that had to wait for another turn, each once, and those that found no room to
+    /// wait.
     pub put_off: u64,
     pub closed: u64,
     /// Refused: too many connections or handshakes, or we drain.
@@ -117,6 +119,10 @@ pub struct QuicStats {
     pub replies_dropped: u64,
     /// What connections may send ahead beyond their first windows: a part of the budget.
     pub window_bytes: u64,
+    /// What is held of streams behind their gaps: a part of the budget.
+    pub held_bytes: u64,
+    /// Not taken: longer than we said that they may be.
+    pub datagrams_too_long: u64,
     pub received_datagrams: u64,
     pub received_bytes: u64,
     pub sent_datagrams: u64,
@@ -342,11 +348,16 @@ impl Quic {
 
     pub fn stats(&self) -> QuicStats {
         let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
-        let lost: u64 = connections.map(|c| c.quic.stats().path.lost_packets).sum();
+        let (mut lost, mut held_bytes) = (0, 0);
+        for connection in connections {
+            lost += connection.quic.stats().path.lost_packets;
+            held_bytes += connection.held_bytes() as u64;
+        }
         QuicStats {
             connections: self.open as u64,
             handshaking: self.handshaking as u64,
             lost_packets: self.stats.lost_packets + lost,
+            held_bytes,
             ..self.stats
         }
     }
@@ -369,6 +380,10 @@ impl Quic {
         self.clock.set(now);
         self.stats.received_datagrams += 1;
         self.stats.received_bytes += bytes.len() as u64;
+        if bytes.len() > usize::from(ARRIVAL_BYTES_MAX) {
+            self.stats.datagrams_too_long += 1;
+            return;
+        }
         let Path { from, local_ip, ecn } = path;
         let ecn = EcnCodepoint::from_bits(ecn);
         let mut reply = Vec::new();

@@ -23,6 +23,19 @@ pub enum Protocol {
     Http3,
 }
 
+impl Protocol {
+    pub const ALL: [Protocol; 3] = [Protocol::Http1, Protocol::Http2, Protocol::Http3];
+
+    /// As a metric's attribute says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
+            Protocol::Http3 => "http3",
+        }
+    }
+}
+
 /// A request's head. `path` is without its query.
 #[derive(Debug)]
 pub struct Head {
@@ -111,6 +124,8 @@ pub enum Refusal {
     Overloaded,
     /// No byte of the body came for too long.
     BodyTimeout,
+    /// The body came, but more slowly than [`crate::pace::BYTES_PER_SECOND_MIN`].
+    BodyTooSlow,
     /// The process is about to stop: come back later.
     Draining,
     /// Its framing can't be relied on: a `status` of HTTP and what is wrong.
@@ -165,10 +180,12 @@ pub enum Trouble {
     Streams,
     /// A stream ended: the peer gave no room for its answer for too long.
     Window,
+    /// A connection ended: too much of what came had gaps before it.
+    Gaps,
 }
 
 impl Trouble {
-    pub const ALL: [Trouble; 10] = [
+    pub const ALL: [Trouble; 11] = [
         Trouble::Resets,
         Trouble::Errors,
         Trouble::Control,
@@ -179,6 +196,7 @@ impl Trouble {
         Trouble::Malformed,
         Trouble::Streams,
         Trouble::Window,
+        Trouble::Gaps,
     ];
 
     /// As a metric's attribute says it.
@@ -194,6 +212,7 @@ impl Trouble {
             Trouble::Malformed => "malformed",
             Trouble::Streams => "streams",
             Trouble::Window => "window",
+            Trouble::Gaps => "gaps",
         }
     }
 }
@@ -208,6 +227,8 @@ pub struct Limits {
     /// What an HTTP/2 peer may send ahead on all streams of one connection; on one, a quarter.
     pub connection_window_bytes: u32,
     pub header_timeout: Nanos,
+    /// Between two arrivals of a body, and for all of it beside what its bytes earn:
+    /// [`crate::pace`].
     pub body_timeout: Nanos,
     /// 0: never.
     pub idle_timeout: Nanos,

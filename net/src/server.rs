@@ -36,7 +36,7 @@ use self::extras::Extras;
 use self::handshakes::Handshakes;
 use self::lifetime::{Age, Chance, Lifetime, Step};
 use self::received::count_tls;
-pub use self::stats::ServerStats;
+pub use self::stats::{PreflightStats, ServerStats};
 use crate::quic;
 use crate::request::{Answer, Door, Limits, Nanos, Request, RequestId, Standing, Turn};
 use crate::ring::{Done, End, Key, Ring, Rung};
@@ -168,7 +168,8 @@ impl<R: Ring> Server<R> {
 
     pub fn stats(&self) -> ServerStats {
         let (ring, datagrams) = (self.ring.stats(), self.datagram_stats());
-        ServerStats { connections: self.open as u64, ring, datagrams, ..self.stats }
+        let preflights = self.preflights();
+        ServerStats { connections: self.open as u64, ring, datagrams, preflights, ..self.stats }
     }
 
     /// Open connections, those of QUIC excepted.

@@ -377,6 +377,11 @@ async fn a1_a_header_or_body_that_stalls_is_a_408_and_holds_up_nobody() {
     silent.send(b"PRI * HTTP/2.0\r\n");
     while silent.read_one().is_some() {}
     scene.wait_for_ended("malformed", 6);
+    for (protocol, stalled) in [("http1", 3.0), ("http2", 1.0)] {
+        let labels = [&*format!("protocol=\"{protocol}\""), "kind=\"stalled\""];
+        let counted = scene.forebay.metric("forebay_receiver_late_bodies", &labels);
+        assert!(counted >= stalled, "{protocol}: {counted}");
+    }
     scene.end();
 }
 

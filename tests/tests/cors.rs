@@ -1,7 +1,7 @@
 //! Browsers against a running process: what a page of another origin is told, the same over
 //! HTTP/1.1, HTTP/2 and HTTP/3, whether the answer comes late or is a refusal of the head alone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use forebay_codec::signal::Signal;
@@ -175,6 +175,16 @@ async fn every_answer_to_a_page_says_the_same_over_every_protocol() {
         // Without an origin nobody asks for a page.
         assert_eq!(none.status, if is_preflight { none.status } else { status });
         assert!(none.says_nothing_of_cors(), "{method} {path} {none:?}");
+    }
+    let preflights = |result: &str| {
+        let label = format!("result=\"{result}\"");
+        clients.forebay.metric("forebay_receiver_cors_preflights", &[&label])
+    };
+    // Over each protocol two rows are such, for two pages that are allowed and one that is not.
+    let deadline = Instant::now() + PATIENCE;
+    while preflights("allowed") < 12.0 || preflights("refused") < 6.0 {
+        assert!(Instant::now() < deadline, "{}", clients.forebay.metrics());
+        std::thread::sleep(Duration::from_millis(20));
     }
     let end = clients.forebay.stop();
     // Of each protocol four clients, one item each.

@@ -102,8 +102,8 @@ pub(crate) const LIMITS: Table = Table {
             "connection_requests_max",
             "requests",
             "256",
-            "In flight on one connection (HTTP/2 \
-            streams).",
+            "In flight on one connection (HTTP/2 and HTTP/3 streams). Over HTTP/3 a connection may \
+            have 16 at first, and twice as many each time that it uses more than half of them.",
         ),
         value(
             "requests_max",
@@ -118,8 +118,20 @@ pub(crate) const LIMITS: Table = Table {
             "Batches are split to stay below, unless one \
             item alone is larger. The default fits the 4 MiB that a Collector takes over gRPC.",
         ),
-        value("header_timeout", "duration", "10s", "For the complete header of a request."),
-        value("body_timeout", "duration", "30s", "Between two arrivals of body bytes."),
+        value(
+            "header_timeout",
+            "duration",
+            "10s",
+            "For the complete header of a request; over HTTP/3 for a stream to say what it is, too.",
+        ),
+        value(
+            "body_timeout",
+            "duration",
+            "30s",
+            "Between two arrivals of body bytes; and for a whole body, which gets a second more for \
+            each 256 bytes that come. A request whose body takes longer is refused. The same over \
+            HTTP/1.1, HTTP/2 and HTTP/3.",
+        ),
         value(
             "idle_timeout",
             "duration",
@@ -168,7 +180,7 @@ pub(crate) const MEMORY: Table = Table {
         the first byte of a body until its batch has ended at the last destination. Full: \
         clients are asked to come back. A 32nd of it, 1 to 16 MiB, is what one HTTP/2 \
         connection may send ahead; a quarter of it what all HTTP/3 connections may, beside 32 KiB \
-        that each has.",
+        that each has. What of any of them waits behind a gap is charged, too.",
     )],
 };
 

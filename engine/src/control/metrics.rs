@@ -6,12 +6,14 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
 use forebay_codec::signal::Signal;
-use forebay_net::request::Trouble;
+use forebay_net::request::{Protocol, Trouble};
 use forebay_net::tls::Failure;
 use forebay_net::tls::settings::ShownKind;
 
 use super::{View, health, logs};
-use crate::ledger::{ProcessorTotal, RefuseReason, RequestEnd, RouteTotal, Totals, loss_names};
+use crate::ledger::{
+    LateBody, ProcessorTotal, RefuseReason, RequestEnd, RouteTotal, Totals, loss_names,
+};
 use crate::shard::ShardStats;
 use crate::shard::datagrams::ROWS;
 
@@ -35,6 +37,7 @@ pub fn render(view: &View) -> String {
     ledger(&mut page, &totals);
     flow::render(&mut page, &totals);
     cores(&mut page, view);
+    preflights(&mut page, view);
     services(&mut page, view);
     tls(&mut page, view);
     quic(&mut page, view);
@@ -122,6 +125,18 @@ fn requests(page: &mut Page, totals: &Totals) {
         page.family(name, "counter", help);
         for (trouble, count) in Trouble::ALL.iter().zip(counts) {
             page.sample(name, &[("kind", trouble.name())], count);
+        }
+    }
+    let name = "forebay_receiver_late_bodies";
+    page.family(
+        name,
+        "counter",
+        "Requests refused because their bodies stalled or came too slowly.",
+    );
+    for (protocol, counts) in Protocol::ALL.iter().zip(totals.late_bodies) {
+        for (late, count) in LateBody::ALL.iter().zip(counts) {
+            let labels = [("protocol", protocol.name()), ("kind", late.name())];
+            page.sample(name, &labels, count);
         }
     }
 }
@@ -329,6 +344,15 @@ fn cores(page: &mut Page, view: &View) {
             page.sample(&name, &[("core", &core.to_string())], of(stats));
         }
     }
+}
+
+fn preflights(page: &mut Page, view: &View) {
+    let name = "forebay_receiver_cors_preflights";
+    let help = "Browsers that asked what a page may send, by whether its origin is allowed.";
+    page.family(name, "counter", help);
+    let sum = |of: fn(&ShardStats) -> u64| view.shards.iter().map(|s| of(s)).sum::<u64>();
+    page.sample(name, &[("result", "allowed")], sum(|s| s.preflights_allowed.read()));
+    page.sample(name, &[("result", "refused")], sum(|s| s.preflights_refused.read()));
 }
 
 fn services(page: &mut Page, view: &View) {

@@ -1,6 +1,8 @@
 //! What the ledger tells apart, and what each is called in metrics and JSON.
 
 use forebay_exporters::batch::DropReason;
+use forebay_net::pace::BYTES_PER_SECOND_MIN;
+use forebay_net::request::Refusal;
 
 /// How a receiver was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +145,46 @@ impl RequestEnd {
             RequestEnd::Malformed => "malformed",
             RequestEnd::Abandoned => "abandoned",
             RequestEnd::Failed => "failed",
+        }
+    }
+}
+
+/// What is wrong with a body of which too little came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateBody {
+    /// Nothing came for `engine.limits.body_timeout`.
+    Stalled,
+    /// It came, but took longer than its bytes had earned it.
+    Slow,
+}
+
+impl LateBody {
+    pub const ALL: [LateBody; 2] = [LateBody::Stalled, LateBody::Slow];
+
+    pub fn of(refusal: Refusal) -> LateBody {
+        match refusal {
+            Refusal::BodyTooSlow => LateBody::Slow,
+            _ => LateBody::Stalled,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            LateBody::Stalled => "stalled",
+            LateBody::Slow => "slow",
+        }
+    }
+
+    /// What its client is told.
+    pub fn message(self) -> String {
+        match self {
+            LateBody::Stalled => {
+                "the body stalled for longer than engine.limits.body_timeout".to_owned()
+            }
+            LateBody::Slow => format!(
+                "the body took longer than engine.limits.body_timeout and a second for each \
+                 {BYTES_PER_SECOND_MIN} bytes"
+            ),
         }
     }
 }

@@ -21,7 +21,7 @@ const fn gauge(name: &'static str, help: &'static str, of: fn(&ServerStats) -> u
 }
 
 /// Written out: the length of a table of functions can't be asked for where a type is made.
-const ROWS_COUNT: usize = 28;
+const ROWS_COUNT: usize = 30;
 
 pub const ROWS: [Row; ROWS_COUNT] = [
     gauge("connections", "Connections, those that ended a moment ago too.", |s| {
@@ -39,7 +39,7 @@ pub const ROWS: [Row; ROWS_COUNT] = [
     }),
     counter(
         "handshakes_put_off",
-        "Turns that first packets had to wait for, and those that found no room to wait.",
+        "First packets that had to wait for another turn, or found no room to wait.",
         |s| s.datagrams.quic.put_off,
     ),
     counter("retries", "Clients that had to prove their address first.", |s| {
@@ -65,6 +65,12 @@ pub const ROWS: [Row; ROWS_COUNT] = [
         "Of the memory budget: what clients may send ahead beyond their first windows.",
         |s| s.datagrams.quic.window_bytes,
     ),
+    gauge("held_bytes", "Of the memory budget: what came behind gaps in its streams.", |s| {
+        s.datagrams.quic.held_bytes
+    }),
+    counter("datagrams_too_long", "Datagrams not taken: longer than clients were told.", |s| {
+        s.datagrams.quic.datagrams_too_long
+    }),
     counter("received_datagrams", "Datagrams from clients.", |s| {
         s.datagrams.quic.received_datagrams
     }),

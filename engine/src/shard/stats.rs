@@ -56,6 +56,8 @@ pub struct ShardStats {
     /// In the order of `Failure::ALL`.
     pub handshakes_failed: [Count; Failure::ALL.len()],
     pub tls_misdirected: Count,
+    pub preflights_allowed: Count,
+    pub preflights_refused: Count,
     /// Of QUIC, in the order of `Failure::ALL`.
     pub quic_failed: [Count; Failure::ALL.len()],
     pub datagrams: datagrams::Counts,
@@ -103,6 +105,8 @@ impl<R: Ring> Shard<R> {
             count.set(failed);
         }
         stats.tls_misdirected.set(server.tls.misdirected);
+        stats.preflights_allowed.set(server.preflights.allowed);
+        stats.preflights_refused.set(server.preflights.refused);
         for (count, failed) in stats.quic_failed.iter().zip(server.datagrams.quic.failures) {
             count.set(failed);
         }

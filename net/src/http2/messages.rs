@@ -21,6 +21,7 @@ use super::stream::{Past, Recv, Send, Stream, Unsent, Window};
 use super::{Fault, Going, Http2};
 use crate::fields::Fields;
 use crate::grpc::PREFIX_BYTES;
+use crate::pace::Pace;
 use crate::request::{
     Admitted, Answer, Head, Nanos, Part, Protocol, Refusal, Request, RequestId, Turn,
 };
@@ -35,8 +36,8 @@ pub(super) struct Messages {
     reserved: usize,
     pub(super) window: Window,
     came_bytes: u64,
-    /// When bytes came last, or something was said.
-    since: Nanos,
+    /// Of the message that comes, since its beginning or since something was said.
+    pace: Pace,
     input: Input,
     /// The engine was handed something of this stream.
     is_known: bool,
@@ -78,7 +79,7 @@ impl Messages {
             reserved: admitted.reserved,
             window,
             came_bytes: 0,
-            since: now,
+            pace: Pace::new(now),
             input: Input::Open,
             is_known: false,
             is_awaited: false,
@@ -97,10 +98,10 @@ impl Messages {
         self.input != Input::Open
     }
 
-    /// Since when the rest of a message is due, or the first one.
-    pub(super) fn stalls_since(&self) -> Option<Nanos> {
+    /// How the message does whose rest is due, or the first one.
+    pub(super) fn pace(&self) -> Option<&Pace> {
         let is_due = !self.is_known || !self.bytes.is_empty();
-        (self.input == Input::Open && !self.is_awaited && is_due).then_some(self.since)
+        (self.input == Input::Open && !self.is_awaited && is_due).then_some(&self.pace)
     }
 
     fn front(&mut self) -> Front {
@@ -183,8 +184,11 @@ impl Http2 {
             return Ok(());
         }
         messages.reserved += piece.len();
+        if messages.is_known && messages.bytes.is_empty() {
+            messages.pace = Pace::new(turn.now);
+        }
+        messages.pace.note(piece.len(), turn.now);
         messages.bytes.extend_from_slice(piece);
-        messages.since = turn.now;
         if ends {
             messages.input = Input::Ended;
         }
@@ -260,7 +264,7 @@ impl Http2 {
         if messages.is_awaited {
             self.calm.answered();
         }
-        (messages.is_awaited, messages.since) = (false, turn.now);
+        (messages.is_awaited, messages.pace) = (false, Pace::new(turn.now));
         let Answer { status, headers, body, .. } = message;
         if matches!(stream.send, Send::Blocked(_)) {
             messages.newest = Some((body, turn.now));

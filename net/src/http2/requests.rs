@@ -11,6 +11,7 @@ use super::receive::BlockHead;
 use super::stream::{Arriving, Discarding, Past, Recv, Send, Stream, Window};
 use super::{DISCARD_BYTES_MAX, Fault, Going, Http2, stream_window_bytes};
 use crate::body::Receiving;
+use crate::pace::Pace;
 use crate::request::{
     Admitted, Answer, Head, Part, Protocol, Refusal, Request, RequestId, Trouble, Turn,
 };
@@ -272,7 +273,7 @@ impl Http2 {
         let Recv::Discard(discarding) = &mut stream.recv else {
             return Ok(());
         };
-        discarding.since = turn.now;
+        discarding.pace.note(bytes, turn.now);
         discarding.bytes += bytes;
         let came = discarding.bytes as u64;
         let is_other = |length: u64| came > length || (ends && came < length);
@@ -377,7 +378,7 @@ fn window(turn: &Turn<'_>) -> Window {
 
 /// `length`: of the whole body, if its head said so.
 pub(super) fn discarding(length: Option<u64>, window: Window, turn: &Turn<'_>) -> Recv {
-    Recv::Discard(Box::new(Discarding { length, bytes: 0, window, since: turn.now }))
+    Recv::Discard(Box::new(Discarding { length, bytes: 0, window, pace: Pace::new(turn.now) }))
 }
 
 pub(super) fn malformed(id: u32, reason: &'static str, turn: &mut Turn<'_>) -> Fault {

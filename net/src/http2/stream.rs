@@ -11,7 +11,8 @@ use bytes::Bytes;
 use super::messages::Messages;
 use crate::body::Receiving;
 use crate::fields::Fields;
-use crate::request::Nanos;
+use crate::pace::Pace;
+use crate::request::{Limits, Nanos};
 
 /// With room for more streams than this and none open, the room is given back.
 const SPARE_STREAMS_MAX: usize = 32;
@@ -32,11 +33,23 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Since when a streamed request owes us the rest of a message, or its first.
-    pub(super) fn stalls_since(&self) -> Option<Nanos> {
+    /// How what comes does: a body, its rest, or of a streamed request the rest of a message, or
+    /// its first. `None`: none of it is awaited.
+    pub(super) fn pace(&self) -> Option<&Pace> {
         match (&self.recv, &self.send) {
-            (Recv::Messages(messages), Send::Awaiting) => messages.stalls_since(),
+            (Recv::Body(arriving), _) => Some(&arriving.kept.pace),
+            (Recv::Discard(discarding), _) => Some(&discarding.pace),
+            (Recv::Messages(messages), Send::Awaiting) => messages.pace(),
             _ => None,
+        }
+    }
+
+    /// When the peer has to have gone on.
+    pub(super) fn due(&self, limits: &Limits) -> Option<Nanos> {
+        match (self.pace(), &self.send) {
+            (Some(pace), _) => Some(pace.due(limits)),
+            (None, Send::Blocked(unsent)) => Some(unsent.since + limits.write_timeout),
+            (None, _) => None,
         }
     }
 }
@@ -83,7 +96,7 @@ pub(super) struct Discarding {
     /// Thrown away so far.
     pub(super) bytes: usize,
     pub(super) window: Window,
-    pub(super) since: Nanos,
+    pub(super) pace: Pace,
 }
 
 pub(super) struct Unsent {

@@ -3,11 +3,12 @@
 //!
 //! Always
 //! - A critical stream comes once and never ends; what is unknown is not read and not an error.
+//! - A stream has as long to say what it is as a request has for its head.
 
 use super::frame::{self, Code, Cutter, Piece, kind, number, stream_kind};
 use super::qpack::{Instructions, Writer};
 use super::{Carrier, Fault, Http3};
-use crate::request::{Nanos, Trouble, Turn};
+use crate::request::{Limits, Nanos, Protocol, Trouble, Turn};
 
 /// Of a SETTINGS frame. Nobody has so many settings.
 const SETTINGS_BYTES_MAX: u64 = 1 << 10;
@@ -21,8 +22,8 @@ pub(super) struct Uni {
 }
 
 enum Role {
-    /// Its kind has not all come: so many bytes of it have.
-    Unknown([u8; 8], u8),
+    /// Its kind has not all come: so many bytes of it have, since it was opened.
+    Unknown([u8; 8], u8, Nanos),
     Control(Box<Control>),
     Qpack(Instructions),
 }
@@ -38,7 +39,36 @@ struct Control {
     max_push: Option<u64>,
 }
 
+impl Uni {
+    pub(super) fn new(id: u64, now: Nanos) -> Uni {
+        Uni { id, role: Role::Unknown([0; 8], 0, now) }
+    }
+
+    /// When its kind has to have come.
+    pub(super) fn due(&self, limits: &Limits) -> Option<Nanos> {
+        match self.role {
+            Role::Unknown(_, _, since) => Some(since + limits.header_timeout),
+            Role::Control(_) | Role::Qpack(_) => None,
+        }
+    }
+}
+
 impl Http3 {
+    /// Reads no further on the streams that did not say in time what they are. Returns whether
+    /// there were any.
+    pub(super) fn end_nameless(&mut self, turn: &mut Turn<'_>, carrier: &mut dyn Carrier) -> bool {
+        let (now, limits) = (turn.now, turn.limits);
+        let is_late = |uni: &mut Uni| uni.due(limits).is_some_and(|due| due <= now);
+        let late: Vec<Uni> = self.unis.extract_if(.., is_late).collect();
+        for Uni { id, .. } in &late {
+            turn.door.trouble(Protocol::Http3, Trouble::Stalled);
+            carrier.stop(*id, Code::STREAM_CREATION_ERROR);
+            let strained = self.strain(Trouble::Control, now);
+            self.contain(*id, strained, turn, carrier);
+        }
+        !late.is_empty()
+    }
+
     /// More of a stream of one direction. `ends`: nothing follows.
     pub(super) fn take_uni(
         &mut self,
@@ -51,14 +81,14 @@ impl Http3 {
         let place = match self.unis.iter().position(|uni| uni.id == id) {
             Some(place) => place,
             None => {
-                self.unis.push(Uni { id, role: Role::Unknown([0; 8], 0) });
+                self.unis.push(Uni::new(id, turn.now));
                 self.unis.len() - 1
             }
         };
         // It stands aside while it is read: its frames concern the whole connection.
         let mut uni = self.unis.swap_remove(place);
         let mut rest = bytes;
-        if let Role::Unknown(partial, count) = &mut uni.role {
+        if let Role::Unknown(partial, count, _) = &mut uni.role {
             let Some(kind) = cut_kind(partial, count, &mut rest) else {
                 if ends {
                     return self.strain(Trouble::Control, turn.now);

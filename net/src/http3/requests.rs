@@ -10,6 +10,7 @@ use super::{Carrier, Fault, Going, Http3, REQUESTS_MAX, number_of, qpack, too_mu
 use crate::body::Receiving;
 use crate::http2::calm::crumb_weight;
 use crate::http2::head::{self, Block, HeadBuilder};
+use crate::pace::Pace;
 use crate::request::{
     Admitted, Answer, Head, Nanos, Part, Protocol, Refusal, Request, RequestId, Trouble, Turn,
 };
@@ -103,11 +104,11 @@ impl Http3 {
                 break;
             }
             receiving.body.extend_from_slice(piece);
+            receiving.pace.note(piece.len(), now);
             self.behind -= piece.len();
             taken += 1;
         }
         if taken > 0 {
-            receiving.since = now;
             self.since = now;
         }
         taken
@@ -411,7 +412,7 @@ impl Http3 {
     ) {
         let stream = self.streams.at(place);
         let number = stream.number;
-        stream.recv = if is_last { Recv::Ended } else { Recv::Discard(0, turn.now) };
+        stream.recv = if is_last { Recv::Ended } else { Recv::Discard(0, Pace::new(turn.now)) };
         self.section_bytes -= std::mem::take(&mut stream.section).len();
         self.expect_by(turn.now + turn.limits.body_timeout);
         self.send_answer(place, answer, turn, carrier);
@@ -459,11 +460,11 @@ impl Http3 {
         carrier: &mut dyn Carrier,
     ) {
         let stream = self.streams.at(place);
-        let Recv::Discard(discarded, since) = &mut stream.recv else {
+        let Recv::Discard(discarded, pace) = &mut stream.recv else {
             return;
         };
         *discarded += bytes;
-        *since = turn.now;
+        pace.note(bytes, turn.now);
         if !ends && *discarded > DISCARD_BYTES_MAX {
             let number = stream.number;
             self.stop_discarding(number, carrier);

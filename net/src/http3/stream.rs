@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::frame::Cutter;
 use crate::body::Receiving;
+use crate::pace::Pace;
 use crate::request::{Limits, Nanos};
 
 /// With room for more streams than this and none open, the room is given back.
@@ -45,8 +46,8 @@ pub(super) enum Recv {
     /// Its head, since when.
     Head(Nanos),
     Body(Box<Receiving>),
-    /// The rest of a refused request: so many bytes came, the last ones when.
-    Discard(usize, Nanos),
+    /// The rest of a refused request: so many bytes came.
+    Discard(usize, Pace),
     Ended,
 }
 
@@ -84,8 +85,8 @@ impl Stream {
         match (&self.recv, &self.send) {
             (_, Send::Blocked(unsent)) => Some(unsent.since + limits.write_timeout),
             (Recv::Head(since), _) => Some(since + limits.header_timeout),
-            (Recv::Body(receiving), _) => Some(receiving.since + limits.body_timeout),
-            (Recv::Discard(_, since), _) => Some(since + limits.body_timeout),
+            (Recv::Body(receiving), _) => Some(receiving.pace.due(limits)),
+            (Recv::Discard(_, pace), _) => Some(pace.due(limits)),
             (Recv::Ended, _) => None,
         }
     }

@@ -9,6 +9,7 @@ use quinn_proto::{ConnectionError, ConnectionHandle, Dir, Event, StreamEvent, St
 use rustls::pki_types::CertificateDer;
 
 use super::config::{streams_at_first, window_at_first};
+use super::gaps::Gaps;
 use super::lane::{Behind, Chunks, Lane};
 use super::moves::Moves;
 use super::windows::Window;
@@ -34,6 +35,8 @@ pub(super) struct Connection {
     opened: usize,
     /// What the peer may send ahead.
     window: Window,
+    /// What of it came behind gaps.
+    gaps: Gaps,
     /// Requests that the peer may have open.
     streams_allowed: u32,
     /// Where the peer is, and was.
@@ -68,6 +71,7 @@ impl Connection {
             failure: None,
             opened: 0,
             window: Window::default(),
+            gaps: Gaps::default(),
             streams_allowed: 0,
             moves,
             handshake_due,
@@ -144,6 +148,7 @@ impl Connection {
             // Where we closed it ourselves, no event says so.
             http3.handle_lost(turn);
         }
+        self.charge_gaps(now, turn);
         self.moves.note(self.quic.remote_address(), turn.now)
     }
 
@@ -159,10 +164,25 @@ impl Connection {
         };
         self.identity.clone_from(&identity);
         turn.peer = identity;
-        let mut lane = Lane::new(&mut self.quic, now, &mut self.opened);
+        let mut lane = Lane::new(&mut self.quic, now, &mut self.opened, &mut self.gaps);
         self.http3 = Some(Http3::new(turn.limits, turn.now, &mut lane));
         self.window = Window::new(window_at_first(turn.limits), turn.now);
         self.streams_allowed = streams_at_first(turn.limits);
+    }
+
+    /// Asks the door for what is held behind gaps, and ends a connection that holds too much.
+    fn charge_gaps(&mut self, now: Instant, turn: &mut Turn<'_>) {
+        if !self.quic.is_closed() && !self.gaps.charge(self.window.allowed(), turn.door) {
+            self.with(now, |http3, lane| http3.handle_gaps(turn, lane));
+        }
+        if self.quic.is_closed() {
+            self.gaps.give_back(turn.door);
+        }
+    }
+
+    /// What the door was asked for because it is held behind gaps.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.gaps.charged()
     }
 
     /// How much more it should be allowed to send ahead.
@@ -190,9 +210,7 @@ impl Connection {
         match event {
             StreamEvent::Opened { dir } => {
                 while let Some(id) = self.quic.streams().accept(dir) {
-                    if dir == Dir::Bi {
-                        self.with(now, |http3, lane| http3.handle_opened(id.into(), turn, lane));
-                    }
+                    self.with(now, |http3, lane| http3.handle_opened(id.into(), turn, lane));
                     self.read(id, now, turn);
                 }
                 self.allow_streams(turn.limits);
@@ -317,7 +335,7 @@ impl Connection {
 
     fn with(&mut self, now: Instant, act: impl FnOnce(&mut Http3, &mut Lane<'_>)) {
         if let Some(http3) = &mut self.http3 {
-            let mut lane = Lane::new(&mut self.quic, now, &mut self.opened);
+            let mut lane = Lane::new(&mut self.quic, now, &mut self.opened, &mut self.gaps);
             act(http3, &mut lane);
         }
     }

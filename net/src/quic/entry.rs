@@ -34,6 +34,8 @@ const LOOKED_AT_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct Entry {
     waiting: VecDeque<Incoming>,
+    /// So many of them, from the front, were counted as put off.
+    put_off: usize,
     /// Connections that never were established, those that ended a moment ago too.
     unproven: usize,
     handshakes: Handshakes,
@@ -83,16 +85,20 @@ impl Quic {
                 break;
             }
             let Some(incoming) = self.entry.waiting.pop_front() else {
-                return;
+                break;
             };
+            self.entry.put_off = self.entry.put_off.saturating_sub(1);
             begun += usize::from(self.let_in(incoming, now));
         }
-        self.stats.put_off += self.entry.waiting.len() as u64;
+        let waiting = self.entry.waiting.len();
+        self.stats.put_off += (waiting - self.entry.put_off) as u64;
+        self.entry.put_off = waiting;
     }
 
     /// Nobody comes in any more.
     pub(super) fn shut(&mut self) {
         self.draining = true;
+        self.entry.put_off = 0;
         while let Some(incoming) = self.entry.waiting.pop_front() {
             self.refuse(incoming);
         }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use quinn_proto::{Dir, ReadError, StreamId, VarInt, WriteError};
 use smallvec::SmallVec;
 
+use super::gaps::Gaps;
 use crate::http3::{Carrier, Code};
 use crate::request::Nanos;
 
@@ -14,6 +15,7 @@ pub(super) struct Lane<'a> {
     pub(super) now: Instant,
     /// Streams that we opened: they never end.
     pub(super) opened: &'a mut usize,
+    pub(super) gaps: &'a mut Gaps,
 }
 
 /// What a stream had to give: of a long body some ten datagrams come together.
@@ -31,15 +33,20 @@ impl<'a> Lane<'a> {
         quic: &'a mut quinn_proto::Connection,
         now: Instant,
         opened: &'a mut usize,
+        gaps: &'a mut Gaps,
     ) -> Lane<'a> {
-        Lane { quic, now, opened }
+        Lane { quic, now, opened, gaps }
     }
 
     /// Appends all that came of a stream, in its order, and says what comes behind. `None`: nobody
-    /// reads it any more.
+    /// reads it any more. To be called for each frame that is told.
     pub(super) fn read(&mut self, id: StreamId, chunks: &mut Chunks) -> Option<Behind> {
+        let before = chunks.len();
         let mut stream = self.quic.recv_stream(id);
-        let mut coming = stream.read(true).ok()?;
+        let Ok(mut coming) = stream.read(true) else {
+            self.gaps.end(id);
+            return None;
+        };
         let behind = loop {
             match coming.next(usize::MAX) {
                 Ok(Some(chunk)) => chunks.push(chunk.bytes),
@@ -50,6 +57,10 @@ impl<'a> Lane<'a> {
         };
         // Whoever drives the connection sends whatever is due in any case.
         let _ = coming.finalize();
+        match behind {
+            Behind::More => self.gaps.note(id, 1, chunks.len() - before),
+            Behind::End | Behind::Reset => self.gaps.end(id),
+        }
         Some(behind)
     }
 }
@@ -86,6 +97,7 @@ impl Carrier for Lane<'_> {
 
     fn stop(&mut self, stream: u64, code: Code) {
         let _ = self.quic.recv_stream(id(stream)).stop(number(code));
+        self.gaps.end(id(stream));
     }
 
     fn close(&mut self, code: Code, reason: &'static str) {

@@ -6,7 +6,8 @@
 //!   as fast as the window lets it: who leaves a gap and goes on gets none, nor who takes its time.
 //! - A window that was not used for a while is small again. What a peer was allowed can't be
 //!   unsaid, so it is given back at the door only as the peer uses it up.
-//! - What is charged at the door is what all windows have beyond the first ones.
+//! - What is charged at the door is what all windows have beyond the first ones; what is held of
+//!   any of them is charged on its own: [`super::gaps`].
 
 use super::Quic;
 use crate::request::{Door, Nanos};
@@ -75,6 +76,11 @@ impl Window {
         self.bytes += more;
         (self.read, self.used_at) = (0, now);
         self.bytes
+    }
+
+    /// What the peer may send ahead now.
+    pub(super) fn allowed(&self) -> u32 {
+        self.bytes + self.owed
     }
 
     /// What can be given back at the door.

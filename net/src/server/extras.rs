@@ -8,13 +8,14 @@
 //! - Answers of gRPC are left alone: no page can make such a call, and no client of it moves.
 //! - Whoever is told to leave is not told to come back another way.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::header::{ALT_SVC, CONTENT_TYPE, ORIGIN};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALT_SVC, CONTENT_TYPE, ORIGIN};
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{Server, find};
+use super::{PreflightStats, Server, find};
 use crate::cors::Cors;
 use crate::quic;
 use crate::request::{
@@ -27,6 +28,8 @@ pub(super) struct Extras {
     by_listener: Vec<Extra>,
     /// How the answers to requests that were handed out name their origins.
     allowed: HashMap<RequestId, HeaderValue>,
+    /// The porch counts while the server has lent out the rest of itself.
+    preflights: Cell<PreflightStats>,
 }
 
 #[derive(Clone, Default)]
@@ -54,6 +57,10 @@ impl<R: Ring> Server<R> {
             }
         }
         self
+    }
+
+    pub(super) fn preflights(&self) -> PreflightStats {
+        self.extras.as_ref().map_or_else(PreflightStats::default, |extras| extras.preflights.get())
     }
 
     fn extra(&mut self, listener: usize) -> &mut Extra {
@@ -127,8 +134,8 @@ pub(super) fn before<'a>(
     door: &'a mut dyn Door,
     place: &'a mut Option<Porch<'a>>,
 ) -> &'a mut dyn Door {
-    match extras.and_then(|extras| extras.of(listener)) {
-        Some(extra) => place.insert(Porch { extra, is_draining, door }),
+    match extras.and_then(|extras| Some((extras.of(listener)?, &extras.preflights))) {
+        Some((extra, preflights)) => place.insert(Porch { extra, preflights, is_draining, door }),
         None => door,
     }
 }
@@ -153,14 +160,28 @@ pub(super) fn note(extras: &mut Option<Box<Extras>>, listener: u16, handed_out: 
 /// comes to the door.
 pub(super) struct Porch<'a> {
     extra: &'a Extra,
+    preflights: &'a Cell<PreflightStats>,
     is_draining: bool,
     door: &'a mut dyn Door,
+}
+
+impl Porch<'_> {
+    /// An answer that names nobody allows nothing.
+    fn count(&self, preflight: &Answer) {
+        let mut counts = self.preflights.get();
+        match preflight.headers.get(&ACCESS_CONTROL_ALLOW_ORIGIN).is_some() {
+            true => counts.allowed += 1,
+            false => counts.refused += 1,
+        }
+        self.preflights.set(counts);
+    }
 }
 
 impl Door for Porch<'_> {
     fn admit(&mut self, head: &mut Head) -> Result<Admitted, Answer> {
         let preflight = self.extra.cors.as_ref().and_then(|cors| cors.preflight(head));
         if let Some(mut answer) = preflight {
+            self.count(&answer);
             self.extra.put_alternative(self.is_draining, &mut answer);
             return Err(answer);
         }

@@ -22,4 +22,13 @@ pub struct ServerStats {
     pub ring: RingStats,
     pub tls: TlsStats,
     pub datagrams: DatagramStats,
+    pub preflights: PreflightStats,
+}
+
+/// Browsers that asked what a page may do before they let it (CORS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PreflightStats {
+    pub allowed: u64,
+    /// The page's origin is in no list.
+    pub refused: u64,
 }

@@ -25,9 +25,9 @@ pub(crate) const LIMITS: Limits = Limits {
 /// The largest body that this door lets in.
 pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
 
-#[derive(Default)]
 pub(crate) struct Desk {
     pub(crate) now: Nanos,
+    pub(crate) limits: Limits,
     pub(crate) requests: Vec<Request>,
     /// Who the client proved to be.
     pub(crate) peer: Option<Arc<PeerIdentity>>,
@@ -44,6 +44,8 @@ pub(crate) struct Books {
     /// How often something was.
     pub(crate) reservations: usize,
     pub(crate) abandoned: usize,
+    /// Of requests that had been let in.
+    pub(crate) refusals: Vec<Refusal>,
     pub(crate) troubles: Vec<Trouble>,
 }
 
@@ -63,7 +65,8 @@ impl std::ops::DerefMut for Desk {
 
 impl Desk {
     pub(crate) fn new() -> Desk {
-        Desk::default()
+        let (requests, books) = (Vec::new(), Books::default());
+        Desk { now: 0, limits: LIMITS, requests, peer: None, books }
     }
 
     pub(crate) fn turn(&mut self) -> Turn<'_> {
@@ -71,7 +74,7 @@ impl Desk {
             now: self.now,
             key: Key { index: 0, generation: 0 },
             listener: 0,
-            limits: &LIMITS,
+            limits: &self.limits,
             peer: self.peer.clone(),
             door: &mut self.books,
             requests: &mut self.requests,
@@ -105,10 +108,11 @@ impl Door for Books {
     }
 
     fn refuse(&mut self, _: &Head, refusal: Refusal) -> Answer {
+        self.refusals.push(refusal);
         answer(match refusal {
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Overloaded | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::BodyTimeout | Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Refusal::Malformed { status, .. } => status,
         })
     }

@@ -412,6 +412,8 @@ fn who_leaves_says_so_twice_and_closes_when_all_has_arrived() {
     assert_eq!(call.lines.closed, None, "not before the answers have arrived");
     call.lines.settled = true;
     call.core.handle_arrived(&mut call.desk.turn(), &mut call.lines);
+    assert_eq!(call.lines.closed, None, "the last GOAWAY may still be on its way");
+    call.pass(call.deadline().expect("the peer has heard"));
     assert_eq!(call.lines.closed, Some(Code::NO_ERROR));
 }
 
@@ -427,6 +429,8 @@ fn who_drains_refuses_bodies_that_are_not_whole() {
     assert_eq!(call.lines.status(whole), Some(200));
     assert_eq!(call.lines.closed, None, "the peer gets its time to hear of it");
     call.pass(call.deadline().expect("the last GOAWAY is due"));
+    assert_eq!((call.lines.goaways().len(), call.lines.closed), (2, None));
+    call.pass(call.deadline().expect("the peer has heard"));
     assert_eq!(call.lines.closed, Some(Code::NO_ERROR));
 }
 
@@ -439,6 +443,8 @@ fn an_idle_connection_is_told_to_go_and_then_closed() {
     let until = call.deadline().expect("it gets its time");
     assert_eq!(until, LIMITS.idle_timeout + LIMITS.header_timeout);
     call.pass(until);
+    assert_eq!((call.lines.goaways().len(), call.lines.closed), (2, None));
+    call.pass(call.deadline().expect("the peer has heard"));
     assert_eq!(call.lines.closed, Some(Code::NO_ERROR));
     let mut call = Call::open();
     call.send(CONTROL, &frame(GOAWAY, &[0]), false);

@@ -19,4 +19,5 @@ mod messages;
 mod oracle;
 mod pipe;
 mod rules;
+mod slow;
 mod streams;

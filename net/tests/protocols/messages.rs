@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use forebay_net::grpc;
 use forebay_net::http2::Http2;
-use forebay_net::request::{Answer, Core, Part, Standing, Trouble};
+use forebay_net::request::{Answer, Core, Part, Refusal, Standing, Trouble};
 use forebay_net::tls::peer::PeerIdentity;
 use http::StatusCode;
 
@@ -12,6 +12,7 @@ use crate::frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, REQUEST, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, frame, frames, open, reset_code,
 };
+use crate::slow::SLOW;
 
 const SEED: u64 = 0x57e4_a3ed;
 type Act<'a> = &'a dyn Fn(&mut Desk, &mut Http2);
@@ -233,6 +234,39 @@ fn between_messages_there_is_no_deadline_and_within_one_there_is() {
     assert_eq!(reset_code(&core.take_output(), 1), Some(8), "CANCEL");
     assert_eq!(parts(&mut desk), [Part::Lost]);
     assert_eq!((&desk.troubles[..], core.in_flight()), (&[Trouble::Window][..], 0));
+}
+
+#[test]
+fn a_message_that_comes_a_byte_now_and_then_is_refused_however_long_it_was_silent_before() {
+    let (mut desk, mut core) = streaming();
+    desk.limits = SLOW;
+    core.handle_input(&request(1), &mut desk.turn());
+    let whole = grpc::frame(&[7; 1_000]);
+    for _ in 0..3 {
+        desk.now += SLOW.idle_timeout;
+        core.handle_input(&frame(DATA, 0, 1, &whole[..500]), &mut desk.turn());
+        desk.now += SLOW.body_timeout - 1;
+        core.handle_input(&frame(DATA, 0, 1, &whole[500..]), &mut desk.turn());
+        core.handle_message(1, message(b"hello"), &mut desk.turn());
+        assert_eq!(core.deadline(&SLOW), None, "between messages");
+        core.take_output();
+    }
+    desk.now += SLOW.idle_timeout;
+    let began = desk.now;
+    for byte in whole.iter().take(100) {
+        core.handle_input(&frame(DATA, 0, 1, &[*byte]), &mut desk.turn());
+        let due = core.deadline(&SLOW).expect("it is awaited");
+        if due <= desk.now + SLOW.body_timeout / 3 {
+            desk.now = due;
+            core.handle_timeout(&mut desk.turn());
+            break;
+        }
+        desk.now += SLOW.body_timeout / 3;
+    }
+    assert_eq!(*desk.refusals, [Refusal::BodyTooSlow]);
+    assert!(desk.now - began <= SLOW.body_timeout + SLOW.body_timeout / 3, "{}", desk.now - began);
+    let told = [Part::Message, Part::Message, Part::Message, Part::Lost];
+    assert_eq!((parts(&mut desk), desk.reserved), (told.to_vec(), 0));
 }
 
 #[test]

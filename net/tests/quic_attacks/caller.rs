@@ -7,8 +7,8 @@ use bytes::BytesMut;
 use forebay_net::request::Nanos;
 use forebay_net::ring::fake::Dice;
 use quinn_proto::{
-    ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, ReadError, StreamEvent,
-    StreamId, VarInt,
+    ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, ReadError, Side,
+    StreamEvent, StreamId, VarInt,
 };
 
 use crate::stage::SERVER;
@@ -160,6 +160,23 @@ impl Caller {
     /// With which code the server asked for no more of a stream.
     pub(crate) fn stop_code(&self, id: StreamId) -> Option<u64> {
         self.heard.get(&id)?.stopped
+    }
+
+    /// The streams that the server's GOAWAYs named.
+    pub(crate) fn goaways(&self) -> Vec<u64> {
+        let control = StreamId::new(Side::Server, Dir::Uni, 0);
+        let mut rest = self.heard.get(&control).map_or(&[][..], |heard| heard.bytes.as_slice());
+        let mut goaways = Vec::new();
+        assert!(rest.is_empty() || wire::number(&mut rest) == 0, "its control stream");
+        while !rest.is_empty() {
+            let (kind, length) = (wire::number(&mut rest), wire::number(&mut rest) as usize);
+            let (mut payload, behind) = rest.split_at(length);
+            if kind == 0x07 {
+                goaways.push(wire::number(&mut payload));
+            }
+            rest = behind;
+        }
+        goaways
     }
 
     /// With which code of HTTP/3 the server ended the connection.

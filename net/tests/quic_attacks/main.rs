@@ -13,6 +13,7 @@ mod codes;
 mod floods;
 mod forge;
 mod forgeries;
+mod gaps;
 mod handshakes;
 #[path = "../simulation_quic/papers.rs"]
 mod papers;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use forebay_net::request::Trouble;
+use forebay_net::request::{Refusal, Trouble};
 use quinn_proto::{Dir, StreamId};
 
 use crate::caller::{Caller, request};
@@ -66,6 +66,27 @@ fn a_drain_waits_for_no_head_that_stalls_on_a_connection_that_was_told_to_go_bef
 }
 
 #[test]
+fn who_is_told_to_go_hears_which_requests_were_taken_before_its_connection_ends() {
+    let mut stage = Stage::usual();
+    let mut caller = stage.caller(1);
+    let last = caller.ask(b"taken");
+    // The answer has arrived, and its acknowledgement, too: nothing else is waited for.
+    stage.exchange(&mut [&mut caller], 200);
+    assert_eq!(caller.answer(last), Some((200, b"taken".to_vec())));
+    stage.cores[0].drain(stage.now, &mut stage.porter, &mut Vec::new());
+    while caller.goaways().len() < 2 {
+        stage.exchange(&mut [&mut caller], 1);
+        assert!(caller.is_open(), "{:?} of {:?}", caller.lost, caller.goaways());
+    }
+    let told = stage.now;
+    assert_eq!(caller.goaways(), [(1 << 62) - 4, u64::from(last) + 4]);
+    stage.exchange(&mut [&mut caller], 1_100);
+    assert_eq!(caller.close_code(), Some(0x100), "H3_NO_ERROR: {:?}", caller.lost);
+    assert!(!stage.cores[0].is_busy() && stage.now > told);
+    stage.assert_ends_empty();
+}
+
+#[test]
 fn bodies_that_stall_are_answered_and_let_go_and_cost_what_came_of_them() {
     let mut stage = Stage::usual();
     let (mut slow, mut served) = (stage.caller(1), stage.caller(2));
@@ -90,6 +111,27 @@ fn bodies_that_stall_are_answered_and_let_go_and_cost_what_came_of_them() {
     live(&mut stage, &mut [&mut slow, &mut served], SECOND);
     stage.assert_serves(&mut slow);
     stage.assert_serves(&mut served);
+    stage.assert_ends_empty();
+}
+
+#[test]
+fn bodies_of_which_a_byte_comes_now_and_then_are_given_up_as_those_that_stall() {
+    let mut stage = Stage::usual();
+    let (mut slow, mut served) = (stage.caller(1), stage.caller(2));
+    let whole = request(&[7; 20_000]);
+    let mut streams: Vec<StreamId> =
+        (0..16).map(|_| slow.open(Dir::Bi, &whole[..500], false).expect("there is room")).collect();
+    let began = stage.now;
+    let limit = config(0, 1).limits.body_timeout;
+    while !streams.is_empty() {
+        live(&mut stage, &mut [&mut slow, &mut served], limit / 2);
+        assert!(stage.now < began + 4 * limit, "{} are still held", streams.len());
+        streams.retain(|stream| slow.answer(*stream).is_none());
+        streams.iter().for_each(|stream| slow.write(*stream, &[7], false));
+        stage.assert_serves(&mut served);
+    }
+    assert_eq!(stage.porter.refusals, [Refusal::BodyTooSlow; 16]);
+    assert!(stage.stats(|stats| stats.timeouts) > 0);
     stage.assert_ends_empty();
 }
 
@@ -157,6 +199,31 @@ fn bytes_with_gaps_before_them_are_bounded_by_the_windows_and_end_with_their_con
         }
         assert_eq!(forge.closed, Some((0x03, false)), "FLOW_CONTROL_ERROR");
     }
+    stage.assert_ends_empty();
+}
+
+#[test]
+fn streams_that_never_say_what_they_are_are_not_read_for_long_however_busy_the_others_are() {
+    let mut stage = Stage::usual();
+    let (mut slow, mut served) = (stage.caller(1), stage.caller(2));
+    // With the last one the others count as opened, and nothing of them comes.
+    let silent: Vec<StreamId> =
+        (0..5).map(|_| slow.open(Dir::Uni, &[], false).expect("there is room")).collect();
+    let named = slow.open(Dir::Uni, &[0x21, 7, 7], false).expect("there is room");
+    let began = stage.now;
+    let limit = config(0, 1).limits.header_timeout;
+    while silent.iter().any(|stream| slow.stop_code(*stream).is_none()) {
+        stage.assert_serves(&mut slow);
+        live(&mut stage, &mut [&mut slow, &mut served], SECOND / 4);
+        assert!(stage.now < began + 2 * limit, "it reads on");
+    }
+    assert!(stage.now >= began + limit, "they had their time");
+    for stream in silent.iter().chain([&named]) {
+        assert_eq!(slow.stop_code(*stream), Some(0x103), "H3_STREAM_CREATION_ERROR");
+    }
+    assert_eq!(stage.porter.troubles, [Trouble::Stalled; 5]);
+    assert!(stage.stats(|stats| stats.timeouts) > 0);
+    stage.assert_serves(&mut slow);
     stage.assert_ends_empty();
 }
 

@@ -37,6 +37,10 @@ pub(crate) struct Packet {
 #[derive(Default)]
 pub(crate) struct Porter {
     pub(crate) troubles: Vec<Trouble>,
+    /// Of requests that had been let in.
+    pub(crate) refusals: Vec<Refusal>,
+    /// It has room for nothing more.
+    pub(crate) is_full: bool,
     pub(crate) reserved: usize,
     pub(crate) reserved_max: usize,
     pub(crate) abandoned: usize,
@@ -198,6 +202,9 @@ impl Door for Porter {
     }
 
     fn reserve(&mut self, bytes: usize) -> bool {
+        if self.is_full {
+            return false;
+        }
         self.reserved += bytes;
         self.reserved_max = self.reserved_max.max(self.reserved);
         true
@@ -209,10 +216,11 @@ impl Door for Porter {
     }
 
     fn refuse(&mut self, _: &Head, refusal: Refusal) -> Answer {
+        self.refusals.push(refusal);
         let status = match refusal {
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Overloaded | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::BodyTimeout | Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Refusal::Malformed { status, .. } => status,
         };
         answer(status, Bytes::new())

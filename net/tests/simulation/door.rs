@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use forebay_net::fields::Fields;
 use forebay_net::request::{
-    Admitted, Answer, Door, Head, Nanos, Protocol, Refusal, Request, RequestId,
+    Admitted, Answer, Door, Head, Nanos, Protocol, Refusal, Request, RequestId, Trouble,
 };
 use forebay_net::ring::fake::Dice;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -113,7 +113,7 @@ impl Door for Desk {
         let status = match refusal {
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Overloaded | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::BodyTimeout | Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Refusal::Malformed { status, .. } => status,
         };
         answer(status, id_in(&head.path))
@@ -124,6 +124,10 @@ impl Door for Desk {
     }
 
     fn abandoned(&mut self, _: Protocol) {}
+
+    fn trouble(&mut self, _: Protocol, trouble: Trouble) {
+        assert_ne!(trouble, Trouble::Gaps, "what the network lost is no attack");
+    }
 }
 
 fn answer(status: StatusCode, id: Option<u64>) -> Answer {

@@ -50,7 +50,9 @@ fn a_turn_begins_few_handshakes_and_serves_who_is_in() {
     assert!(begun.iter().all(|count| *count <= 4), "{begun:?}");
     let stats = pair.quic.stats();
     let waited: u64 = begun.iter().sum();
-    assert!(waited >= 100 && stats.put_off > before.put_off + 200 - waited, "{stats:?}");
+    assert!(waited >= 100, "{stats:?}");
+    let at_once = begun[0];
+    assert_eq!(stats.put_off - before.put_off, waited - at_once, "each once: {stats:?}");
     assert_eq!(stats.accepted - before.accepted, waited);
 }
 

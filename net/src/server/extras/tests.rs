@@ -142,3 +142,28 @@ fn whoever_leaves_or_stays_nothing_is_kept_of_a_request_that_was_answered() {
         }
     }
 }
+
+#[test]
+fn what_browsers_ask_before_a_request_is_counted_by_what_they_are_told() {
+    let network = Network::new(1, Temper::calm());
+    let mut place = Place { server: server(&network), network, requests: Vec::new() };
+    let ask = "access-control-request-method: POST\r\n";
+    for (listener, head) in [
+        (0, ["OPTIONS", ORIGINS[0].0, ask]),
+        (0, ["OPTIONS", ORIGINS[1].0, ask]),
+        (0, ["OPTIONS", ORIGINS[1].0, ask]),
+        // These ask for nothing: no origin, no method, no such method, no rules.
+        (0, ["OPTIONS", ORIGINS[2].0, ask]),
+        (0, ["OPTIONS", ORIGINS[0].0, ""]),
+        (0, ["GET", ORIGINS[0].0, ask]),
+        (1, ["OPTIONS", ORIGINS[0].0, ask]),
+    ] {
+        let client = place.network.connect(listener).expect("it listens");
+        let [method, origin, ask] = head;
+        let head = format!("{method} /a HTTP/1.1\r\nhost: a\r\n{origin}{ask}\r\n");
+        assert_eq!(client.write(head.as_bytes()), head.len());
+        place.turn();
+    }
+    let expected = PreflightStats { allowed: 1, refused: 2 };
+    assert_eq!((place.server.stats().preflights, place.requests.len()), (expected, 4));
+}
