@@ -14,6 +14,9 @@ pub mod process;
 pub mod route;
 pub mod routing;
 
+#[cfg(test)]
+mod tests;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,11 +191,12 @@ impl Ingest {
         Err((route, problem))
     }
 
-    /// Whether a request that another core let in has room here, too; then it is reserved.
+    /// Whether a request that another core let in has room here, too; then it is reserved. What
+    /// would be shed at this core's door is not let in through the back: it stays where it was.
     pub fn has_room_for(&mut self, request: &Request) -> bool {
-        let route = Route::unpack(request.tag);
-        self.obstacle(&route, &request.head.headers).is_none()
-            && self.requests_in_flight < self.plan.engine.limits.requests_max
+        let (route, headers) = (Route::unpack(request.tag), &request.head.headers);
+        self.obstacle(&route, headers).is_none()
+            && self.shortage(&route, headers, request.reserved).is_none()
             && self.budget.take(request.reserved)
     }
 

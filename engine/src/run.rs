@@ -35,6 +35,10 @@ use crate::neighbours::Neighbours;
 use crate::shard::{Parts, Phase, Shard, ShardStats, ring_options};
 use crate::tls::Doors;
 
+mod copies;
+
+use self::copies::Copies;
+
 /// Of the time for draining, what is kept for accounting after the exporters gave up.
 const ACCOUNTING: Duration = Duration::from_secs(2);
 /// How often it is asked whether files of TLS are to be looked at.
@@ -330,9 +334,10 @@ impl Engine {
         tracing::info!("Starting shutdown...");
         let drain = self.view.plan.engine.drain_timeout;
         let started = Instant::now();
+        let mut copies = Copies::new(&self.view, started);
         self.view.phase.drain();
         self.wake_receivers();
-        if !self.receivers_end_by(started + drain).await {
+        if !self.receivers_end_by(started + drain, &mut copies).await {
             let held = self.view.ledger.totals(&self.view.plan).in_flight_items();
             tracing::warn!(
                 in_flight_items = held,
@@ -343,7 +348,7 @@ impl Engine {
             self.stop.abandon();
             self.view.phase.abandon();
             self.wake_receivers();
-            self.receivers_end_by(Instant::now() + ACCOUNTING).await;
+            self.receivers_end_by(Instant::now() + ACCOUNTING, &mut copies).await;
         }
         self.stop.close();
         let deadline = Instant::now() + ACCOUNTING;
@@ -353,8 +358,9 @@ impl Engine {
         self.last_word()
     }
 
-    async fn receivers_end_by(&self, deadline: Instant) -> bool {
+    async fn receivers_end_by(&self, deadline: Instant, copies: &mut Copies) -> bool {
         while Instant::now() < deadline {
+            copies.look(Instant::now());
             if self.receivers.iter().all(JoinHandle::is_finished) {
                 return true;
             }

@@ -22,6 +22,7 @@ pub struct Cluster {
     budget: Arc<RetryBudget>,
     /// An exporter core checks the endpoints' health for all.
     has_checker: AtomicBool,
+    first_answer_until: Instant,
 }
 
 impl Cluster {
@@ -37,6 +38,7 @@ impl Cluster {
             budget: Arc::new(RetryBudget::new(backends.retry_budget, epoch)),
             backends: backends.clone(),
             has_checker: AtomicBool::new(false),
+            first_answer_until: epoch + backends.first_answer_max,
         })
     }
 
@@ -67,6 +69,12 @@ impl Cluster {
     /// If no endpoint takes calls: when the first may.
     pub fn refuses(&self, now: Instant) -> Option<Duration> {
         self.endpoints.refuses(now)
+    }
+
+    /// Whether nobody is known only because the process has just begun, and discovery may answer
+    /// any moment: too early to fail over.
+    pub fn is_first_answer_awaited(&self, now: Instant) -> bool {
+        now < self.first_answer_until && self.endpoints.snapshot().endpoints().is_empty()
     }
 
     /// Everybody, those that still drain included.

@@ -14,6 +14,9 @@ use crate::discovery::fixed::Static;
 use crate::discovery::keeper::Pace;
 use crate::discovery::{Discovery, Endpoint};
 
+/// Longer than a source that is well takes to answer, shorter than clients wait.
+pub const FIRST_ANSWER_MAX: Duration = Duration::from_secs(5);
+
 /// One exporter of the configuration.
 #[derive(Clone, Debug)]
 pub struct Destination {
@@ -47,6 +50,9 @@ pub struct Backends {
     pub retry_budget: budget::Settings,
     pub health_check: HealthCheck,
     pub pool: Pool,
+    /// So long after the start, what could fail over waits here all the same if discovery has not
+    /// named anybody yet. Default [`FIRST_ANSWER_MAX`].
+    pub first_answer_max: Duration,
 }
 
 /// How an endpoint without calls is looked at.
@@ -116,6 +122,7 @@ impl Backends {
             retry_budget: budget::Settings::default(),
             health_check: HealthCheck::default(),
             pool: Pool::default(),
+            first_answer_max: FIRST_ANSWER_MAX,
         }
     }
 }

@@ -14,7 +14,9 @@ use forebay_codec::signal::Counts;
 use forebay_codec::splice::Chain;
 
 use crate::batch::{Batch, BatchId, DropReason, GivenBack, Outcome, Why};
+use crate::charge::{Charge, Packed};
 use crate::dispatch::Delivery;
+use crate::lane::Lane;
 
 /// What the parts of one batch share.
 pub(crate) struct Held {
@@ -35,6 +37,10 @@ pub(crate) struct Part {
     pub(crate) is_half: bool,
     /// Of the set of endpoints that it was cut for; `None`: it was not cut by key.
     pub(crate) generation: Option<u64>,
+    /// What its attempts have packed it into.
+    pub(crate) packed: Packed,
+    packed_charge: Option<Charge>,
+    copies_charge: Option<Charge>,
 }
 
 /// A batch whose last part has ended.
@@ -66,6 +72,9 @@ impl Part {
             delivery: Delivery::default(),
             is_half: false,
             generation: None,
+            packed: Packed::default(),
+            packed_charge: None,
+            copies_charge: None,
             held: Rc::new(Held { batch, tally: RefCell::default() }),
         }
     }
@@ -81,7 +90,43 @@ impl Part {
             delivery: self.delivery.clone(),
             is_half: self.is_half,
             generation: self.generation,
+            packed: Packed::default(),
+            packed_charge: None,
+            copies_charge: None,
         }
+    }
+
+    /// Lets `lane` count what of the part, which was cut just now, is not the batch's own memory.
+    pub(crate) fn charge_copies(&mut self, lane: &Arc<Lane>) {
+        let bytes = self.copied_bytes();
+        self.copies_charge = (bytes > 0).then(|| Charge::of(lane, bytes));
+    }
+
+    /// Keeps for the next attempt what the last one has packed, if `lane` has room to spare.
+    pub(crate) fn keep_packed(&mut self, lane: &Arc<Lane>) {
+        let bytes = self.packed.bytes();
+        if bytes == 0 || self.packed_charge.is_some() {
+            return;
+        }
+        self.packed_charge = Charge::of_spare(lane, bytes);
+        if self.packed_charge.is_none() {
+            self.packed.forget();
+        }
+    }
+
+    fn copied_bytes(&self) -> u64 {
+        let Some(piece) = &self.piece else {
+            return 0;
+        };
+        let start = |bytes: &Bytes| bytes.as_ptr().addr();
+        let mut own: Vec<(usize, usize)> =
+            self.held.batch.chain.iter().map(|own| (start(own), own.len())).collect();
+        own.sort_unstable();
+        let is_copy = |bytes: &&Bytes| {
+            let below = own.partition_point(|(begin, _)| *begin <= start(bytes));
+            below == 0 || own[below - 1].0 + own[below - 1].1 <= start(bytes)
+        };
+        piece.iter().filter(is_copy).map(|bytes| bytes.len() as u64).sum()
     }
 
     pub(crate) fn batch(&self) -> &Batch {

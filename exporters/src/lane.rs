@@ -3,8 +3,8 @@
 //! Never blocks, never drops: an offer is taken or given back, and full means backpressure.
 //! Always: a batch counts as held from a successful offer until its end was handed to its
 //! receiver, wherever it is meanwhile (queue, in flight, waiting for a retry), and a lane never
-//! holds more than `queue.batches_max + queue.consumers`, nor more bytes than `queue.bytes_max` and
-//! one batch.
+//! takes more than `queue.batches_max + queue.consumers`, nor anything at `queue.bytes_max` bytes
+//! or more. Copies of what it holds count as bytes of it (`charge`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,8 @@ pub struct Lane {
     knocked: AtomicBool,
     /// Set when the sender takes no more: an offer would have nobody to settle it.
     ended: AtomicBool,
+    /// Set when nobody waits for what it holds any longer.
+    abandoned: AtomicBool,
     stats: LaneStats,
 }
 
@@ -38,6 +40,7 @@ impl Lane {
             waker: AtomicWaker::new(),
             knocked: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             stats: LaneStats::new(capacity as u64, queue.bytes_max),
         }
     }
@@ -111,6 +114,17 @@ impl Lane {
     pub fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
         std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// This lane alone settles all it holds as dropped (`Shutdown`), and takes no more: its copies
+    /// must not hold up the end of the process.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::SeqCst)
     }
 
     /// Forgets the keeper, whose executor is about to go.

@@ -24,7 +24,9 @@ pub mod lane;
 pub mod retry;
 pub mod stats;
 pub mod verdict;
+pub mod waiting;
 
+mod charge;
 mod checkup;
 mod encode;
 mod file;
@@ -37,4 +39,3 @@ mod parts;
 mod scribe;
 mod sender;
 mod transport;
-mod waiting;

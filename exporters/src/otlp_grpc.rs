@@ -193,7 +193,12 @@ impl Client {
     }
 
     fn encode(&self, request: &Request<'_>) -> Result<Vec<Bytes>, String> {
-        self.wire.codec.borrow_mut().grpc_message(request.chain)
+        let mut codec = self.wire.codec.borrow_mut();
+        match codec.grpc_name() {
+            Some(_) => request.packed.get_or_pack(|| codec.grpc_message(request.chain)),
+            // Nothing but a prefix: not worth to be kept.
+            None => codec.grpc_message(request.chain),
+        }
     }
 
     fn read(&self, answer: &Answer) -> Verdict {

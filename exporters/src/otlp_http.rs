@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use forebay_codec::signal::Signal;
 use forebay_net::glommio_io::sleep;
 use forebay_net::tls::outward::Initiator;
 use futures_lite::future::or;
@@ -109,7 +108,7 @@ impl Client {
             Ok(connection) => connection,
             Err(absence) => return absence.verdict(),
         };
-        let body = match self.encode(request.signal, request.chain) {
+        let body = match self.encode(request) {
             Ok(body) => body,
             Err(why) => return again(FailureKind::Internal, why),
         };
@@ -132,11 +131,16 @@ impl Client {
         }
     }
 
-    fn encode(&self, signal: Signal, chain: &[Bytes]) -> Result<Vec<Bytes>, String> {
+    fn encode(&self, request: &Request<'_>) -> Result<Vec<Bytes>, String> {
         let mut codec = self.wire.codec.borrow_mut();
+        let (signal, chain) = (request.signal, request.chain);
         match self.wire.settings.encoding {
+            Encoding::Json => request.packed.get_or_pack(|| codec.json_body(signal, chain)),
+            Encoding::Proto if codec.http_name().is_some() => {
+                request.packed.get_or_pack(|| codec.http_body(chain))
+            }
+            // The batch's own bytes.
             Encoding::Proto => codec.http_body(chain),
-            Encoding::Json => codec.json_body(signal, chain),
         }
     }
 

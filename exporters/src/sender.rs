@@ -62,7 +62,7 @@ pub(crate) struct Sender {
     bytes_max: Option<u64>,
     /// Parts that may be sent at once: what was cut off from those in hand.
     ready: RefCell<VecDeque<Part>>,
-    waiting: RefCell<Waiting>,
+    waiting: RefCell<Waiting<Part>>,
     /// Ended batches whose receiver had no room for the word yet.
     unsettled: RefCell<VecDeque<Settled>>,
     /// One place per sender task.
@@ -125,7 +125,7 @@ impl Sender {
     pub(crate) async fn keep(self: Rc<Self>) {
         loop {
             self.settle_waiting();
-            if self.stop.is_abandoned() {
+            if self.is_abandoned() {
                 self.abandon();
             }
             if self.stop.is_closed() && self.lane.stats().held_batches() == 0 {
@@ -163,7 +163,7 @@ impl Sender {
     }
 
     fn take(&self, now: Instant) -> Option<Part> {
-        if self.stop.is_abandoned() {
+        if self.is_abandoned() {
             // What is left is the keeper's to settle.
             return None;
         }
@@ -241,6 +241,9 @@ impl Sender {
 
     /// Keeps the first; the others are ready for whoever is free.
     fn first_of(&self, mut parts: Vec<Part>) -> Part {
+        if parts.len() > 1 {
+            parts.iter_mut().for_each(|part| part.charge_copies(&self.lane));
+        }
         let others = parts.split_off(1);
         self.make_ready(others);
         parts.pop().expect("what is cut comes to one part at least")
@@ -264,11 +267,11 @@ impl Sender {
         let stats = self.stats();
         let _flight = Flight::begin(stats, part.delivery.calls());
         let (signal, items) = (part.batch().signal, part.counts.items);
-        let request = Request { signal, items, chain: part.chain(), stats };
+        let request = Request { signal, items, chain: part.chain(), packed: &part.packed, stats };
         let mut sending = pin!(self.transport.send(endpoint, &request));
         let place = &self.places[place];
         let verdict = poll_fn(|cx| {
-            if self.stop.is_abandoned() {
+            if self.is_abandoned() {
                 return Poll::Ready(None);
             }
             // A panic in the task would end the whole process with everything it holds.
@@ -331,6 +334,11 @@ impl Sender {
             None => knock.await,
             Some(due) => or(knock, sleep(due.saturating_duration_since(Instant::now()))).await,
         }
+    }
+
+    /// With all lanes, or alone.
+    fn is_abandoned(&self) -> bool {
+        self.stop.is_abandoned() || self.lane.is_abandoned()
     }
 
     fn stats(&self) -> &LaneStats {

@@ -21,6 +21,9 @@ const FAILURES: usize = FailureKind::ALL.len();
 const WAITS: usize = Waiting::ALL.len();
 const WHYS: usize = Why::NAMES.len();
 
+/// What a lane may hold of things that it can do without.
+const SPARE_BYTES_MAX: u64 = 16 << 20;
+
 /// The counters of one lane.
 pub struct LaneStats {
     queue_capacity: u64,
@@ -48,7 +51,7 @@ pub struct Snapshot {
     pub dropped_items_by_signal: [[u64; SIGNALS]; REASONS],
     /// Batches the lane holds: waiting, in flight, waiting for a retry or to be settled.
     pub queue_batches: u64,
-    /// Request bytes of those batches.
+    /// Request bytes of those batches, with copies made of them.
     pub queue_bytes: u64,
     /// Batches the lane may hold; at this many it takes no more.
     pub queue_capacity: u64,
@@ -154,6 +157,29 @@ impl LaneStats {
         self.door.0.held_bytes.fetch_sub(bytes, Relaxed);
     }
 
+    /// Memory that what is held takes beside its own.
+    pub(crate) fn charge(&self, bytes: u64) {
+        self.door.0.held_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// As [`LaneStats::charge`], for what can be done without. False: there is no room to spare,
+    /// which means that the lane would be more than half full, or has [`SPARE_BYTES_MAX`] of it.
+    pub(crate) fn charge_spare(&self, bytes: u64) -> bool {
+        let (held, spare) = (&self.door.0.held_bytes, &self.sender.0.spare_bytes);
+        let has_room = spare.load(Relaxed) + bytes <= SPARE_BYTES_MAX
+            && held.load(Relaxed) + bytes <= self.queue_bytes_max / 2;
+        if has_room {
+            held.fetch_add(bytes, Relaxed);
+            spare.fetch_add(bytes, Relaxed);
+        }
+        has_room
+    }
+
+    /// Of what was released.
+    pub(crate) fn spare_released(&self, bytes: u64) {
+        self.sender.0.spare_bytes.fetch_sub(bytes, Relaxed);
+    }
+
     pub(crate) fn delivered(&self, signal: Signal, items: u64) {
         self.sender.0.delivered_items[signal.index()].fetch_add(items, Relaxed);
     }
@@ -236,6 +262,8 @@ struct Sender {
     in_flight_requests: AtomicU64,
     given_back_items: [AtomicU64; WHYS],
     retries_waiting: AtomicU64,
+    /// Of what is held, what can be done without.
+    spare_bytes: AtomicU64,
     attempts: AtomicU64,
     attempts_again: AtomicU64,
     parts_again: AtomicU64,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use forebay_codec::signal::Signal;
 use forebay_net::glommio_io::spawn;
 
+use crate::charge::Packed;
 use crate::core::Seat;
 use crate::debug::Terminal;
 use crate::destination::{Destination, Kind};
@@ -29,6 +30,8 @@ pub(crate) struct Request<'a> {
     pub(crate) signal: Signal,
     pub(crate) items: u64,
     pub(crate) chain: &'a [Bytes],
+    /// Where the attempts before this one, and after it, find what packing was work for.
+    pub(crate) packed: &'a Packed,
     pub(crate) stats: &'a LaneStats,
 }
 

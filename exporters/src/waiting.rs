@@ -1,4 +1,5 @@
-//! The clock beside a lane: parts that are not to be sent before a time of their own.
+//! The clock beside a lane: what is not to be sent before a time of its own. A lane has parts
+//! there.
 //!
 //! Sans I/O: time is an argument. Always: parts come back in the order in which they are due, and
 //! each once.
@@ -6,38 +7,44 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::held::Part;
-
-#[derive(Default)]
-pub(crate) struct Waiting {
+/// See the file's head.
+pub struct Waiting<T> {
     /// By due time, and a number that keeps equal times apart.
-    parts: BTreeMap<(Instant, u64), Part>,
+    parts: BTreeMap<(Instant, u64), T>,
     parts_made: u64,
 }
 
-impl Waiting {
-    pub(crate) fn add(&mut self, part: Part, due: Instant) {
+impl<T> Default for Waiting<T> {
+    fn default() -> Waiting<T> {
+        Waiting { parts: BTreeMap::new(), parts_made: 0 }
+    }
+}
+
+impl<T> Waiting<T> {
+    /// Not before `due`.
+    pub fn add(&mut self, part: T, due: Instant) {
         self.parts.insert((due, self.parts_made), part);
         self.parts_made += 1;
     }
 
-    pub(crate) fn take_due(&mut self, now: Instant) -> Option<Part> {
+    /// The first that is due.
+    pub fn take_due(&mut self, now: Instant) -> Option<T> {
         let first = self.parts.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
     }
 
     /// How many are due, but no more than `most`.
-    pub(crate) fn due(&self, now: Instant, most: usize) -> usize {
+    pub fn due(&self, now: Instant, most: usize) -> usize {
         self.parts.range(..=(now, u64::MAX)).take(most).count()
     }
 
     /// When the first that is not due yet will be.
-    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
         self.parts.range((now, u64::MAX)..).next().map(|((due, _), _)| *due)
     }
 
     /// Makes the first one due, unless one is.
-    pub(crate) fn hurry(&mut self, now: Instant) {
+    pub fn hurry(&mut self, now: Instant) {
         if self.due(now, 1) == 0
             && let Some((_, part)) = self.parts.pop_first()
         {
@@ -46,7 +53,7 @@ impl Waiting {
     }
 
     /// Those that `is_wanted` wait no longer.
-    pub(crate) fn take(&mut self, is_wanted: impl Fn(&Part) -> bool) -> Vec<Part> {
+    pub fn take(&mut self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
         if !self.parts.values().any(&is_wanted) {
             return Vec::new();
         }
@@ -57,11 +64,11 @@ impl Waiting {
         taken.into_values().collect()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.parts.len() as u64
     }
 }

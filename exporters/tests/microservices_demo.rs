@@ -9,17 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// It must end by itself before that, whatever else the machine has to do.
-const LASTS_AT_MOST: Duration = Duration::from_secs(30);
-
-/// A machine that is busy with other things proves nothing; so often it gets another chance.
-const GOES: usize = 3;
-const MACHINE_WAS_TOO_BUSY: i32 = 2;
+const LASTS_AT_MOST: Duration = Duration::from_secs(120);
 
 #[test]
 fn three_services_lose_no_call_and_stay_fast_while_one_replica_misbehaves() {
-    let is_proof = |(status, _): &(ExitStatus, _)| status.code() != Some(MACHINE_WAS_TOO_BUSY);
-    let played = std::iter::repeat_with(play).take(GOES).find(is_proof);
-    let (status, said) = played.expect("the machine has a core to spare in one of three goes");
+    let seed = fastrand::u64(..100_000);
+    let (status, said) = Demo::start(seed).play();
     assert!(status.success() && !said.contains("BROKEN"), "{status}\n{said}");
     for word in ["SEED=", "circuit open for", "circuit half-open", "circuit closed: 3 probes"] {
         assert!(said.contains(word), "{word} was not told:\n{said}");
@@ -32,17 +27,17 @@ fn three_services_lose_no_call_and_stay_fast_while_one_replica_misbehaves() {
     assert!(kept >= 17, "it promised only {kept} things:\n{said}");
 }
 
-/// From begin to end: the exit status, and all that was said.
-fn play() -> (ExitStatus, String) {
-    let mut demo = Demo::start();
-    let begun = Instant::now();
-    loop {
-        if let Some(status) = demo.child.try_wait().expect("it is our child") {
-            return (status, demo.said());
-        }
-        assert!(begun.elapsed() < LASTS_AT_MOST, "it has not ended:\n{}", demo.said());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+/// So nothing in it hangs on how fast the machine is, or on what else it has to do.
+#[test]
+fn the_same_seed_tells_the_same_story_to_the_letter() {
+    let seed = fastrand::u64(..100_000);
+    let (one, other) = (Demo::start(seed), Demo::start(seed));
+    let ((_, one), (_, other)) = (one.play(), other.play());
+    let mut lines = one.lines().zip(other.lines());
+    let differs = lines.find(|(one, other)| one != other);
+    assert_eq!(differs, None, "SEED={seed}");
+    assert_eq!(one.len(), other.len(), "SEED={seed}: one goes on longer");
+    assert!(one.contains("circuit open for"), "SEED={seed}: there was nothing to compare:\n{one}");
 }
 
 struct Demo {
@@ -52,11 +47,12 @@ struct Demo {
 }
 
 impl Demo {
-    fn start() -> Demo {
+    fn start(seed: u64) -> Demo {
         let program = program();
         let found = program.is_file();
         assert!(found, "{}: build it: cargo build --examples", program.display());
         let mut child = Command::new(program)
+            .env("SEED", seed.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -64,6 +60,18 @@ impl Demo {
         let stdout = child.stdout.take().expect("it is a pipe");
         let reader = std::thread::spawn(|| std::io::read_to_string(stdout).expect("it is text"));
         Demo { child, reader: Some(reader) }
+    }
+
+    /// From begin to end: the exit status, and all that was said.
+    fn play(mut self) -> (ExitStatus, String) {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return (status, self.said());
+            }
+            assert!(begun.elapsed() < LASTS_AT_MOST, "it has not ended:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// All of it; ends the process.

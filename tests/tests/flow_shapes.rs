@@ -221,6 +221,68 @@ fn a_mirror_that_is_down_costs_nothing_but_its_copies() {
     assert!(said, "{:#?}", end.logs);
 }
 
+/// Its `drain_timeout` is far longer than any test waits for the end.
+#[test]
+fn a_mirror_that_is_down_does_not_hold_up_the_end_and_its_copies_are_counted() {
+    let sink = Sink::start();
+    let rest = format!(
+        "exporters:\n  otlp_http/main: {}\n  otlp_http/trial: {}\n\
+         connectors: {{mirror: {{pipelines: [logs/trial]}}}}\n\
+         engine: {{acks: {{default: delivered, timeout: 20s}}, drain_timeout: 10m}}\n",
+        sink.http_exporter(),
+        http_exporter(closed_port())
+    );
+    let pipelines = [
+        "logs: {receivers: [otlp], exporters: [otlp_http/main, mirror]}",
+        "logs/trial: {receivers: [mirror], exporters: [otlp_http/trial]}",
+    ];
+    let forebay = start(&pipelines, &rest);
+    let mut client = Http1::connect(forebay.http_address());
+    for first in (0..100).step_by(10) {
+        post_until_taken(&mut client, Signal::Logs, first, 10);
+    }
+    let end = forebay.stop();
+    assert_eq!(route(&end.ledger, "otlp_http/main")["delivered_items"], 100);
+    let trial = route(&end.ledger, "otlp_http/trial");
+    assert_eq!(trial["accepted_items"], 100);
+    assert_eq!(trial["dropped_items"]["shutdown"], 100, "{trial:#}");
+    let said = end.logs.iter().find(|line| {
+        line["msg"].as_str().is_some_and(|text| text.contains("do not hold up the end"))
+    });
+    assert_eq!(said.map(|line| &line["items"]), Some(&100.into()), "{:#?}", end.logs);
+}
+
+/// That who is found in time gets what waits for it is the lanes' own test.
+#[test]
+fn a_first_level_that_nobody_is_found_for_has_its_time_and_then_the_second_takes_over() {
+    let far = Sink::start();
+    let rest = format!(
+        "exporters:\n  otlp_http/near: {{discovery: {{file: {{path: /nowhere/at/all}}}}, \
+         tls: {{insecure: true}}}}\n  otlp_http/far: {}\n\
+         connectors: {{failover: {{priority_levels: [[logs/near], [logs/far]]}}}}\n",
+        far.http_exporter()
+    );
+    let pipelines = [
+        "logs: {receivers: [otlp], exporters: [failover]}",
+        "logs/near: {receivers: [failover], exporters: [otlp_http/near]}",
+        "logs/far: {receivers: [failover], exporters: [otlp_http/far]}",
+    ];
+    let begun = Instant::now();
+    let forebay = start(&pipelines, &rest);
+    let mut client = Http1::connect(forebay.http_address());
+    for first in (0..100).step_by(10) {
+        post_until_taken(&mut client, Signal::Logs, first, 10);
+    }
+    far.wait_for(Signal::Logs, 1);
+    assert!(begun.elapsed() >= Duration::from_secs(5), "{:?} were enough", begun.elapsed());
+    assert_eq!(forebay.health().0, 200, "items need one level, and there is one");
+    far.wait_for(Signal::Logs, 100);
+    let end = forebay.stop();
+    assert_eq!(end.ledger["delivered_items"], 100);
+    let passed = &route(&end.ledger, "otlp_http/near")["passed_on_items"]["failover"];
+    assert_eq!(*passed, 100, "{:#}", end.ledger);
+}
+
 /// Items from `first` on, of resources with an attribute `env` each.
 fn of_envs(first: i64, envs: &[&str]) -> Vec<u8> {
     let mut request = ExportTraceServiceRequest::default();

@@ -21,7 +21,9 @@ pub(crate) const FAILOVER: Table = Table {
             "priority_levels",
             "Required: a list of levels, one pipeline each: `[[traces/first], [traces/second]]`. \
              A batch goes to the first level whose destination takes it. One whose circuit \
-             breaker is off, or that is on this machine, takes all until its queue is full.",
+             breaker is off, or that is on this machine, takes all until its queue is full. For 5 \
+             seconds after the start so does one whose discovery has not answered yet: what came \
+             then goes on to the next level when they are over.",
         ),
         ignored("retry_interval", BREAKER),
         ignored("retry_gap", BREAKER),
@@ -96,8 +98,9 @@ pub(crate) const MIRROR: Table = Table {
             "pipelines",
             "list of names",
             "",
-            "Required. Each gets a copy. A mirror holds up nobody; one that is down makes the \
-             process wait for all of `engine.drain_timeout` when it stops.",
+            "Required. Each gets a copy. A mirror holds up nobody. One whose destination gets \
+             copies alone holds up neither health nor the end of the process: a second after the \
+             stop began, once all else has been delivered, copies are dropped as `shutdown`.",
         ),
         value("percent", "percent", "100", "Of so many of a hundred batches."),
     ],

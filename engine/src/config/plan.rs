@@ -45,6 +45,22 @@ impl Plan {
         queue
     }
 
+    /// By destination: whether items need it, as the first that they go to, as another's stand-in,
+    /// or for what such a destination refuses. The others get copies alone: nothing waits for them.
+    pub fn needed(&self) -> Vec<bool> {
+        let mut needed = vec![false; self.destinations.len()];
+        let outputs = self.pipelines.iter().flat_map(|pipeline| &pipeline.outputs);
+        let is_owed = |output: &&Output| output.primary().is_some();
+        let mut open: Vec<u16> = outputs.filter(is_owed).flat_map(Output::destinations).collect();
+        while let Some(destination) = open.pop() {
+            let index = usize::from(destination);
+            if !std::mem::replace(&mut needed[index], true) {
+                open.extend(self.dead_letters[index]);
+            }
+        }
+        needed
+    }
+
     /// Whether one destination could take the memory of others' pipelines.
     pub fn has_quotas(&self) -> bool {
         let is_remote = |d: &&Destination| matches!(d.kind, Kind::OtlpGrpc(_) | Kind::OtlpHttp(_));

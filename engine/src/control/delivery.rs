@@ -48,6 +48,7 @@ fn destination_of(
     json!({
         "name": destination.name,
         "kind": kind(&destination.kind),
+        "needed": view.plan.needed()[index],
         "strategy": strategy(destination.backends.strategy),
         "members": fleet.members(),
         "broken": fleet.broken(),

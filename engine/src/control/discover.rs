@@ -15,7 +15,7 @@ use forebay_exporters::discovery::{Discovery, Event, Recovered, Trouble, Update,
 use forebay_exporters::endpoints::Change;
 
 use super::View;
-use crate::config::plan::Plan;
+use crate::config::plan::{Output, Plan};
 
 /// Between two lines about changes of one destination.
 const CALM: Duration = Duration::from_secs(5);
@@ -72,13 +72,23 @@ pub fn follow_all(view: &View) {
     }
 }
 
-/// The first destination for which nobody was ever found, and why.
+/// The first destination that items can't do without, and for which nobody was ever found, and
+/// why. A mirror is none, nor is a level of a failover while another one has endpoints.
 pub fn missing(view: &View) -> Option<String> {
-    let destinations = view.plan.destinations.iter();
-    let mut known = destinations.zip(&view.clusters).zip(&view.discovered);
-    let is_empty = |cluster: &Cluster| cluster.endpoints().snapshot().endpoints().is_empty();
-    let ((destination, _), known) = known.find(|((_, cluster), _)| is_empty(cluster))?;
-    let why = match known.status(Instant::now()) {
+    let is_empty = |destination: &u16| {
+        view.clusters[usize::from(*destination)].endpoints().snapshot().endpoints().is_empty()
+    };
+    let outputs = view.plan.pipelines.iter().flat_map(|pipeline| &pipeline.outputs);
+    let of_outputs = outputs.filter_map(|output| match output {
+        Output::Mirror { .. } => None,
+        Output::Failover(levels) => levels.first().filter(|_| levels.iter().all(is_empty)).copied(),
+        Output::One(_) | Output::Shift { .. } => output.destinations().into_iter().find(is_empty),
+    });
+    let letters = view.plan.dead_letters.iter().zip(view.plan.needed());
+    let letters = letters.filter_map(|(letters, is_needed)| letters.filter(|_| is_needed));
+    let missing = usize::from(of_outputs.chain(letters.filter(is_empty)).min()?);
+    let destination = &view.plan.destinations[missing];
+    let why = match view.discovered[missing].status(Instant::now()) {
         Some(Status { source, failing: Some(failing), .. }) => format!("{source}: {failing}"),
         Some(Status { source, .. }) => format!("{source} has not answered yet"),
         None => "its list is empty".to_owned(),

@@ -105,6 +105,59 @@ fn until_the_first_set_is_there_health_and_the_page_say_why() {
     assert!(reason.contains("no route is open"), "{reason}");
 }
 
+/// Destinations that nobody has found yet, each in a way of its own.
+const UNFOUND: &str = "
+receivers: {otlp: {protocols: {grpc: {endpoint: '127.0.0.1:0'}}}}
+exporters:
+  otlp_http/main: {endpoint: 'http://a:1'}
+  otlp_http/trial:
+    {discovery: {file: {path: /nowhere}}, tls: {insecure: true}, dead_letter: otlp_http/letters}
+  otlp_http/letters: {discovery: {file: {path: /nowhere}}, tls: {insecure: true}}
+  otlp_http/first: {discovery: {file: {path: /nowhere}}, tls: {insecure: true}}
+  otlp_http/second: {discovery: {file: {path: /nowhere}}, tls: {insecure: true}}
+connectors:
+  mirror: {pipelines: [traces/trial]}
+  failover: {priority_levels: [[logs/first], [logs/second]]}
+service:
+  pipelines:
+    traces: {receivers: [otlp], exporters: [otlp_http/main, mirror]}
+    traces/trial: {receivers: [mirror], exporters: [otlp_http/trial]}
+    logs: {receivers: [otlp], exporters: [failover]}
+    logs/first: {receivers: [failover], exporters: [otlp_http/first]}
+    logs/second: {receivers: [failover], exporters: [otlp_http/second]}
+";
+
+#[test]
+fn health_waits_for_those_alone_that_items_need() {
+    let view = view(UNFOUND);
+    view.shards[0].turned_at.store(1, std::sync::atomic::Ordering::Relaxed);
+    let index = |name: &str| {
+        let name = format!("otlp_http/{name}");
+        view.plan.destinations.iter().position(|one| one.name == name).expect("it is configured")
+    };
+    let needed = |name: &str| {
+        let page = delivery::to_json(&view);
+        shown(&page, &format!("otlp_http/{name}"))["needed"].as_bool().expect("it is said")
+    };
+    let names = ["main", "trial", "letters", "first", "second"];
+    assert_eq!(names.map(needed), [true, false, false, true, true]);
+
+    let reason = health::health(&view).expect_err("no level of the failover is known");
+    assert!(reason.contains("no endpoint of otlp_http/first is known yet"), "{reason}");
+    let found = Static::of(["d:1"], None).expect("an address");
+    view.clusters[index("second")].apply(Instant::now(), &found.endpoints);
+    let reason = health::health(&view).expect_err("no core turns here");
+    assert!(reason.contains("no route is open"), "nothing is needed of a mirror: {reason}");
+    // It is seen all the same.
+    let page = delivery::to_json(&view);
+    assert_eq!(shown(&page, "otlp_http/trial")["members"], 0);
+    let metrics = metrics::render(&view);
+    let row = metrics.lines().find(|line| {
+        line.starts_with("forebay_destination_endpoints{") && line.contains("otlp_http/trial")
+    });
+    assert!(row.is_some_and(|row| row.ends_with(" 0")), "{row:?}");
+}
+
 #[test]
 fn a_fleet_of_any_size_makes_a_page_of_bounded_size() {
     let view = view(FLEETS);

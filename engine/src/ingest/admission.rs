@@ -250,6 +250,8 @@ pub(super) fn kept_names(plan: &Plan) -> Vec<HeaderName> {
             names.push(name.clone());
         }
     }
+    // A neighbour that a request is given to asks for its priority, too.
+    names.extend(plan.engine.priorities.tenants.iter().map(|(header, _)| header.clone()));
     names
 }
 
@@ -258,7 +260,6 @@ pub(super) fn read_names(plan: &Plan) -> &'static [HeaderName] {
     static ALWAYS: [HeaderName; 5] =
         [CONTENT_TYPE, CONTENT_ENCODING, GRPC_ENCODING, GRPC_TIMEOUT, ORIGIN];
     let mut names = kept_names(plan);
-    names.extend(plan.engine.priorities.tenants.iter().map(|(header, _)| header.clone()));
     if has_cors(plan) {
         names.extend(cors::READ_NAMES);
     }

@@ -54,7 +54,13 @@ impl<R: Ring> Shard<R> {
     /// If a level of a failover is not to be tried: when it may be. Also while its endpoints seem
     /// to take calls, when it has just given something back: it would do so again, and what comes
     /// would go in circles while another level has nothing to do.
+    ///
+    /// Not while its discovery may still give its first answer: its lane holds what comes.
     pub(super) fn is_passed_over(&mut self, level: u16, now: Nanos) -> Option<Duration> {
+        let instant = self.epoch + Duration::from_nanos(now);
+        if self.flow.clusters[usize::from(level)].is_first_answer_awaited(instant) {
+            return None;
+        }
         let gave_back_at = self.flow.words[usize::from(level)].gave_back_at;
         let rests_until = gave_back_at.map(|at| at + GIVEN_BACK_PAUSE).filter(|until| now < *until);
         let rests_for = rests_until.map(|until| Duration::from_nanos(until - now));

@@ -10,6 +10,7 @@ use forebay_exporters::breaker::Transition;
 
 use crate::policy::Policy;
 use crate::schedule::CULPRIT;
+use crate::upstream::now;
 
 pub(crate) struct Account {
     /// The schedule's begin.
@@ -26,8 +27,6 @@ pub(crate) struct Story {
     pub(crate) policy: &'static str,
     pub(crate) calls_begun: usize,
     pub(crate) calls: Vec<Ended>,
-    /// When each call of the load was due, and how much later it was let run.
-    pub(crate) lateness: Vec<(Duration, Duration)>,
     /// At replicas of `payments`.
     pub(crate) tries: Vec<Try>,
     pub(crate) openings_of_culprit: Vec<Duration>,
@@ -59,7 +58,7 @@ impl Account {
 
     /// The schedule's begin: now, if it has not begun.
     pub(crate) fn epoch(&self) -> Instant {
-        *self.epoch.get_or_init(Instant::now)
+        *self.epoch.get_or_init(now)
     }
 
     pub(crate) fn names(&self, address: &str, name: &str) {
@@ -70,17 +69,12 @@ impl Account {
         self.names.borrow().get(address).map_or(address, String::as_str).to_owned()
     }
 
-    pub(crate) fn late(&self, by: Duration) {
-        let due = self.now().saturating_sub(by);
-        self.story.borrow_mut().lateness.push((due, by));
-    }
-
     pub(crate) fn begun(&self) {
         self.story.borrow_mut().calls_begun += 1;
     }
 
     pub(crate) fn ended(&self, began: Instant, is_ok: bool) {
-        let latency = began.elapsed();
+        let latency = now().saturating_duration_since(began);
         let began = began.saturating_duration_since(self.epoch());
         self.story.borrow_mut().calls.push(Ended { began, latency, is_ok });
     }
@@ -128,17 +122,13 @@ impl Account {
     }
 
     fn now(&self) -> Duration {
-        self.epoch.get().map_or(Duration::ZERO, Instant::elapsed)
+        self.epoch.get().map_or(Duration::ZERO, |epoch| now().saturating_duration_since(*epoch))
     }
 }
 
-/// Of the calls' latencies.
+/// Of the calls' latencies, by nearest rank; zero if there are none.
 pub(crate) fn percentile<'c>(calls: impl Iterator<Item = &'c Ended>, percent: usize) -> Duration {
-    ranked(calls.map(|call| call.latency).collect(), percent)
-}
-
-/// By nearest rank; zero if there are none.
-pub(crate) fn ranked(mut times: Vec<Duration>, percent: usize) -> Duration {
+    let mut times: Vec<Duration> = calls.map(|call| call.latency).collect();
     times.sort_unstable();
     let rank = (times.len() * percent).div_ceil(100);
     times.get(rank.saturating_sub(1)).copied().unwrap_or_default()

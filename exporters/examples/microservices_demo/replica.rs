@@ -14,8 +14,10 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::network::Network;
 use crate::schedule::Behaviour;
 use crate::upstream::{Caller, Upstream};
 
@@ -30,30 +32,36 @@ pub(crate) struct Replica {
 
 impl Replica {
     /// Three of them, each at a port of its own.
-    pub(crate) async fn start(
+    pub(crate) fn start(
         service: &str,
+        port: u16,
+        network: &Network,
         next: Option<&Rc<Upstream>>,
-    ) -> std::io::Result<Vec<Replica>> {
+    ) -> Vec<Replica> {
         let mut replicas = Vec::new();
         for number in 1..=3 {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let address = listener.local_addr()?.to_string();
+            let address = format!("127.0.0.1:{}", port + number);
+            let connections = network.listen(&address);
             let behaviour = Rc::new(Cell::new(Behaviour::Well));
             let caller = next.map(|next| Rc::new(next.caller()));
-            tokio::task::spawn_local(listen(listener, Rc::clone(&behaviour), caller));
+            tokio::task::spawn_local(listen(connections, Rc::clone(&behaviour), caller));
             replicas.push(Replica { name: format!("{service}-{number}"), address, behaviour });
         }
-        Ok(replicas)
+        replicas
     }
 }
 
-async fn listen(listener: TcpListener, behaviour: Rc<Cell<Behaviour>>, next: Option<Rc<Caller>>) {
-    while let Ok((stream, _)) = listener.accept().await {
+async fn listen(
+    mut connections: UnboundedReceiver<DuplexStream>,
+    behaviour: Rc<Cell<Behaviour>>,
+    next: Option<Rc<Caller>>,
+) {
+    while let Some(stream) = connections.recv().await {
         tokio::task::spawn_local(serve(stream, Rc::clone(&behaviour), next.clone()));
     }
 }
 
-async fn serve(stream: TcpStream, behaviour: Rc<Cell<Behaviour>>, next: Option<Rc<Caller>>) {
+async fn serve(stream: DuplexStream, behaviour: Rc<Cell<Behaviour>>, next: Option<Rc<Caller>>) {
     let answer = |request: Request<Incoming>| {
         let (behaviour, next) = (behaviour.get(), next.clone());
         async move { Ok::<_, Infallible>(answer(request, behaviour, next).await) }

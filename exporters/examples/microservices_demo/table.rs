@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::account::{Ended, Story, percentile, ranked};
+use crate::account::{Ended, Story, percentile};
 use crate::schedule::{Behaviour, CULPRIT, Phase, spans};
 
 pub(crate) const PROLOGUE: &str = "\
@@ -14,13 +14,11 @@ payments-2 misbehaves. Each second: the load's calls; retries at payments, and h
 budget would pay for; tries at payments-1 / -2 / -3; where the breaker of payments-2 stands.
 ";
 
-/// In all of the schedule; a loaded machine may stall for longer than a try's timeout.
+/// In all of the schedule, whatever the draws of jitter are.
 const FAILED_MAX: usize = 10;
 /// Once a trouble has lasted for [`SETTLING`]. Slow answers take 300 ms, timeouts 400.
 const P99_MAX: Duration = Duration::from_millis(200);
 const SETTLING: Duration = Duration::from_secs(1);
-/// Calls that begin later than this were not let run: times tell of the machine and not of us.
-const LATE_MAX: Duration = Duration::from_millis(30);
 /// A call that begins this shortly before a phase's end may meet what comes next.
 const BORDER: Duration = Duration::from_millis(50);
 /// After the list has changed: until its watch has seen it.
@@ -80,26 +78,6 @@ pub(crate) fn promises(stories: &[Story]) -> (String, bool) {
     let what = format!("the trouble was real: with one try {lost} calls failed");
     promise(lost > 10 * FAILED_MAX, what);
     (lines, all_hold)
-}
-
-/// If the machine did not let the load begin its calls in time: the words for it.
-pub(crate) fn stall(stories: &[Story]) -> Option<String> {
-    let of_phase = |story: &Story, begins, ends| {
-        let late = story.lateness.iter().filter(|(due, _)| (begins..ends).contains(due));
-        ranked(late.map(|(_, by)| *by).collect(), 99)
-    };
-    let of_story = |story| {
-        let phases = spans().into_iter();
-        phases.map(|(_, begins, ends)| of_phase(story, begins + SETTLING, ends)).max()
-    };
-    let worst = stories.iter().filter_map(of_story).max()?;
-    (worst > LATE_MAX).then(|| {
-        format!(
-            "This proves nothing: there was a second in which calls began {} ms too late, so the \
-             machine was too busy. Play again when it has a core to spare.",
-            worst.as_millis()
-        )
-    })
 }
 
 fn promises_of_culprit(

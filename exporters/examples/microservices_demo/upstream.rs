@@ -5,7 +5,7 @@
 //! itself: a dispatcher, which picks an endpoint for each try and says what follows.
 //!
 //! Always: a call ends; with an answer, or when the policy gives up. No lock is held and no cell
-//! is borrowed while anything is waited for.
+//! is borrowed while anything is waited for. All times are of one clock, the runtime's.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -24,6 +24,7 @@ use http::StatusCode;
 use tokio::time::error::Elapsed;
 
 use crate::account::Account;
+use crate::network::Network;
 use crate::policy::{Hop, Policy};
 use crate::wire::Wire;
 
@@ -35,6 +36,7 @@ pub(crate) struct Upstream {
     budget: Arc<RetryBudget>,
     seed: Cell<u64>,
     account: Rc<Account>,
+    network: Network,
 }
 
 /// See the file's head.
@@ -57,8 +59,9 @@ impl Upstream {
         policy: &Policy,
         seed: u64,
         account: &Rc<Account>,
+        network: &Network,
     ) -> Rc<Upstream> {
-        let epoch = Instant::now();
+        let epoch = now();
         let breaker = breaker::Settings { slow_call_duration: hop.slow, ..policy.breaker };
         let options = Options { breaker, ..Options::default() };
         let upstream = Rc::new(Upstream {
@@ -68,6 +71,7 @@ impl Upstream {
             budget: Arc::new(RetryBudget::new(policy.budget, epoch)),
             seed: Cell::new(seed),
             account: Rc::clone(account),
+            network: network.clone(),
         });
         let mut watcher = Watcher::new(Discovery::File(File::at(file)));
         while upstream.endpoints.snapshot().endpoints().is_empty() {
@@ -90,12 +94,12 @@ impl Upstream {
         let (reader, budget) = (self.endpoints.reader(), Arc::clone(&self.budget));
         let dispatcher = Dispatcher::new(reader, balancer, budget, self.policy.retry.clone(), rng);
         let (upstream, dispatcher) = (Rc::clone(self), RefCell::new(dispatcher));
-        Caller { upstream, dispatcher, wire: Wire::default() }
+        Caller { upstream, dispatcher, wire: Wire::new(&self.network) }
     }
 
     /// Where the breaker of one replica stands, for a page of one's own.
     pub(crate) fn state_of(&self, replica: &str) -> String {
-        let all = self.endpoints.status(Instant::now());
+        let all = self.endpoints.status(now());
         let mut members = all.iter().filter(|status| !status.is_draining);
         let found = members.find(|status| self.account.name_of(&status.address) == replica);
         found.map_or("gone", |status| status.state.name()).to_owned()
@@ -103,7 +107,7 @@ impl Upstream {
 
     /// Retries that the budget would pay for now.
     pub(crate) fn tokens(&self) -> u64 {
-        self.budget.tokens(Instant::now())
+        self.budget.tokens(now())
     }
 
     fn heard(&self, event: Event) {
@@ -116,7 +120,7 @@ impl Upstream {
                         weight: found.weight,
                     })
                     .collect();
-                let change = self.endpoints.apply(Instant::now(), &members);
+                let change = self.endpoints.apply(now(), &members);
                 let (count, joined, left) = (members.len(), change.joined, change.left);
                 self.tell(&format!("{count} endpoints: {joined} joined, {left} left"));
             }
@@ -145,7 +149,7 @@ impl Caller {
         let upstream = &*self.upstream;
         let mut delivery = Delivery::default();
         loop {
-            let step = self.dispatcher.borrow_mut().next(&mut delivery, Instant::now());
+            let step = self.dispatcher.borrow_mut().next(&mut delivery, now());
             let call = match step {
                 Step::Call(call) => call,
                 // Every breaker refuses, or the budget does not pay for another try just now.
@@ -165,7 +169,7 @@ impl Caller {
             let answer = tokio::time::timeout(upstream.hop.timeout, self.wire.get(&address, path));
             let verdict = verdict_of(answer.await);
 
-            let now = Instant::now();
+            let now = now();
             let (after, transition) =
                 self.dispatcher.borrow_mut().ended(&mut delivery, call, now, &verdict);
             upstream.changed(&address, transition);
@@ -177,6 +181,11 @@ impl Caller {
             }
         }
     }
+}
+
+/// tokio's clock: the machine's, unless whoever plays has stopped it, as this demo does.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// What an answer says about the endpoint and about the call.

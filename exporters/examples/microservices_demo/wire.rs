@@ -12,20 +12,27 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use crate::network::Network;
 
 type Connection = SendRequest<Empty<Bytes>>;
 
-/// Idle connections by address.
-#[derive(Default)]
-pub(crate) struct Wire(RefCell<HashMap<String, Vec<Connection>>>);
+pub(crate) struct Wire {
+    network: Network,
+    /// By address.
+    idle: RefCell<HashMap<String, Vec<Connection>>>,
+}
 
 impl Wire {
+    pub(crate) fn new(network: &Network) -> Wire {
+        Wire { network: network.clone(), idle: RefCell::default() }
+    }
+
     pub(crate) async fn get(&self, address: &str, path: &str) -> Result<StatusCode, String> {
-        let kept = self.0.borrow_mut().get_mut(address).and_then(Vec::pop);
+        let kept = self.idle.borrow_mut().get_mut(address).and_then(Vec::pop);
         let mut connection = match kept.filter(Connection::is_ready) {
             Some(connection) => connection,
-            None => connect(address).await?,
+            None => self.connect(address).await?,
         };
         let request = Request::get(path)
             .header(header::HOST, address)
@@ -35,19 +42,19 @@ impl Wire {
         let answer = answer.map_err(|error| failed("no answer", error))?;
         let status = answer.status();
         answer.into_body().collect().await.map_err(|error| failed("half an answer", error))?;
-        self.0.borrow_mut().entry(address.to_owned()).or_default().push(connection);
+        self.idle.borrow_mut().entry(address.to_owned()).or_default().push(connection);
         Ok(status)
     }
-}
 
-async fn connect(address: &str) -> Result<Connection, String> {
-    let stream = TcpStream::connect(address).await;
-    let stream = stream.map_err(|error| failed("no connection", error))?;
-    let shaken = handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(|error| failed("no HTTP", error))?;
-    tokio::task::spawn_local(connection);
-    sender.ready().await.map_err(|error| failed("no HTTP", error))?;
-    Ok(sender)
+    async fn connect(&self, address: &str) -> Result<Connection, String> {
+        let stream = self.network.connect(address);
+        let stream = stream.map_err(|error| failed("no connection", error))?;
+        let shaken = handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = shaken.map_err(|error| failed("no HTTP", error))?;
+        tokio::task::spawn_local(connection);
+        sender.ready().await.map_err(|error| failed("no HTTP", error))?;
+        Ok(sender)
+    }
 }
 
 fn failed(what: &str, error: impl Display) -> String {

@@ -6,6 +6,7 @@ use std::sync::mpsc::sync_channel;
 use futures_lite::future::{block_on, poll_once, zip};
 
 use super::*;
+use crate::charge::Packed;
 use crate::stats::LaneStats;
 
 /// Says on `began` which page it has in hand, and goes on with it when told to.
@@ -31,7 +32,9 @@ fn gated() -> (Scribe<Gated>, Receiver<u64>, Sender<()>) {
 
 async fn write(scribe: &Scribe<Gated>, items: u64) -> Result<u64, Verdict> {
     let stats = LaneStats::new(1, None);
-    scribe.write(&Request { signal: Signal::Logs, items, chain: &[], stats: &stats }).await
+    let packed = Packed::default();
+    let (signal, chain, stats) = (Signal::Logs, [].as_slice(), &stats);
+    scribe.write(&Request { signal, items, chain, packed: &packed, stats }).await
 }
 
 #[test]

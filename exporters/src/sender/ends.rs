@@ -44,6 +44,9 @@ impl Sender {
             Verdict::Failed(failure) => failure,
         };
         self.stats().failed(failure.kind);
+        if matches!(after, After::Elsewhere | After::Wait(_)) {
+            part.keep_packed(&self.lane);
+        }
         match after {
             After::Delivered | After::Elsewhere => return Some(part),
             After::Wait(wait) => self.retry_later(part, failure, now, wait),
@@ -79,7 +82,7 @@ impl Sender {
         if why == Waiting::Breakers || self.is_refused_by_all(now) {
             // Whatever else waits would fare no better.
             self.fail_over_waiting(now);
-            if self.may_fail_over(&part) {
+            if self.may_fail_over(&part, now) {
                 return self.fail_over([part], now);
             }
         }
@@ -90,7 +93,7 @@ impl Sender {
 
     /// What waits, or is ready, and may go elsewhere does.
     pub(super) fn fail_over_waiting(&self, now: Instant) {
-        if !self.destination.fails_over {
+        if !self.fails_over(now) {
             return;
         }
         let mut parts = self.waiting.borrow_mut().take(|part| part.batch().may_fail_over);
@@ -155,7 +158,7 @@ impl Sender {
 
     fn retry_later(&self, part: Part, failure: Failure, now: Instant, wait: Duration) {
         self.stats().waits(Waiting::Backoff);
-        if self.may_fail_over(&part) && self.is_refused_by_all(now) {
+        if self.may_fail_over(&part, now) && self.is_refused_by_all(now) {
             return self.fail_over([part], now);
         }
         self.journal.will_retry(now, &failure, wait, part.counts.items);
@@ -174,7 +177,10 @@ impl Sender {
     /// Too large: in halves, or not at all.
     fn shrink(&self, part: Part, failure: Failure, now: Instant) {
         match parts::halves(part) {
-            Ok(halves) => self.make_ready(halves),
+            Ok(mut halves) => {
+                halves.iter_mut().for_each(|half| half.charge_copies(&self.lane));
+                self.make_ready(halves);
+            }
             Err(part) => {
                 let is_ours = failure.code.is_none();
                 let reason = if is_ours { DropReason::TooLarge } else { DropReason::Refused };
@@ -214,8 +220,13 @@ impl Sender {
         self.settle_if_ended(ended);
     }
 
-    fn may_fail_over(&self, part: &Part) -> bool {
-        self.destination.fails_over && part.batch().may_fail_over
+    fn may_fail_over(&self, part: &Part, now: Instant) -> bool {
+        part.batch().may_fail_over && self.fails_over(now)
+    }
+
+    /// Not before discovery had its time to say who is there.
+    fn fails_over(&self, now: Instant) -> bool {
+        self.destination.fails_over && !self.cluster.is_first_answer_awaited(now)
     }
 
     fn is_refused_by_all(&self, now: Instant) -> bool {

@@ -43,7 +43,7 @@ pub(crate) fn fleet(addresses: &[SocketAddr], timeout: Duration) -> Destination 
     Destination { backends, ..destination(Kind::OtlpGrpc(grpc)) }
 }
 
-fn hashing(addresses: &[SocketAddr]) -> Destination {
+pub(crate) fn hashing(addresses: &[SocketAddr]) -> Destination {
     let destination = fleet(addresses, Duration::from_secs(20));
     let strategy = Strategy::ConsistentHashing;
     let routing_key = Some(RoutingKey::TraceId);

@@ -2,18 +2,20 @@
 //! letters what is refused for good.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay_exporters::batch::{Batch, GivenBack, Outcome, Settled, Why};
+use forebay_exporters::batch::{Batch, DropReason, GivenBack, Outcome, Settled, Why};
 use forebay_exporters::destination::{Destination, Kind};
 use forebay_exporters::discovery::fixed::Static;
+use forebay_exporters::dispatch::Waiting;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use tonic::Status;
 
 use crate::fleet::{fleet, free_address, list};
 use crate::grpc_peer::{Answer, GrpcPeer};
-use crate::rig::{Rig, batch, delivered, destination, grpc_to, names, until};
+use crate::rig::{Rig, batch, delivered, destination, drop_reason, grpc_to, names, until};
 
 /// A destination that another one stands in for. Its own retries would take an hour.
 fn failing_over(list: &Static) -> Destination {
@@ -63,6 +65,63 @@ fn what_no_endpoint_takes_is_given_back_and_what_waits_for_a_retry_with_it() {
     let stats = rig.finish().remove(0);
     assert_eq!(stats.given_back_items, [2 * BATCHES, 0]);
     assert_eq!((stats.delivered_items, stats.delivered_batches), (0, 0));
+}
+
+#[test]
+fn what_comes_before_discovery_has_answered_waits_for_it_and_does_not_fail_over() {
+    let peer = GrpcPeer::start(|_, _| Answer::Ok);
+    let mut destination = failing_over(&Static { endpoints: Vec::new() });
+    destination.retry.initial_interval = Duration::from_millis(20);
+    // Longer than this test may take.
+    destination.backends.first_answer_max = Duration::from_secs(3_600);
+    let rig = Rig::new(vec![destination]);
+    rig.offer(0, movable(0));
+    until("it is held up again and again", || {
+        rig.snapshot(0).waits[Waiting::Breakers.index()] >= 3
+    });
+    assert_eq!(rig.snapshot(0).given_back_items, [0, 0]);
+    let found = list(&[peer.address]);
+    rig.clusters[0].apply(Instant::now(), &found.endpoints);
+    let settled = rig.next_end();
+    assert!(settled.given_back.is_empty(), "{settled:?}");
+    assert_eq!(settled.outcome, delivered());
+    rig.finish();
+}
+
+#[test]
+fn what_waits_for_discovery_s_first_answer_fails_over_once_its_time_is_over() {
+    let mut destination = failing_over(&Static { endpoints: Vec::new() });
+    destination.backends.first_answer_max = Duration::from_millis(700);
+    let began = Instant::now();
+    let rig = Rig::new(vec![destination]);
+    rig.offer(0, movable(0));
+    let settled = rig.next_end();
+    assert!(is_failed_over(&settled), "{settled:?}");
+    assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
+    rig.finish();
+}
+
+#[test]
+fn a_lane_that_is_abandoned_alone_counts_what_it_had_and_the_others_go_on() {
+    let peer = GrpcPeer::start(|_, _| Answer::Ok);
+    let silent = GrpcPeer::start(|_, _| Answer::Hang);
+    let to = |address| destination(Kind::OtlpGrpc(grpc_to(address)));
+    let rig = Rig::new(vec![to(silent.address), to(peer.address)]);
+    for seq in 0..10_u64 {
+        rig.offer(0, batch(seq, &["a", "b"]));
+    }
+    until("calls are under way", || rig.snapshot(0).in_flight_requests == 4);
+    rig.lanes[0].abandon();
+    for _ in 0..10 {
+        let settled = rig.next_end();
+        assert_eq!(drop_reason(&settled.outcome), Some(DropReason::Shutdown), "{settled:?}");
+    }
+    assert!(rig.lanes[0].offer(Arc::new(batch(10, &["c"]))).is_err(), "it takes no more");
+    rig.offer(1, batch(11, &["d"]));
+    assert_eq!(rig.next_end().outcome, delivered());
+    let stats = rig.finish();
+    assert_eq!(stats[0].dropped_items[DropReason::Shutdown.index()], 20);
+    assert_eq!(stats[1].delivered_items, 1);
 }
 
 #[test]

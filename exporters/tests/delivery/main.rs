@@ -21,6 +21,8 @@ mod lanes;
 #[cfg(test)]
 mod local;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod pool;
 #[cfg(test)]
 mod rig;

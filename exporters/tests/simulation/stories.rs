@@ -6,8 +6,8 @@ use forebay_exporters::balance::Strategy;
 use forebay_exporters::breaker::State;
 use forebay_exporters::dispatch::After;
 
-use crate::server::{Mode, Refusal};
-use crate::world::{Batch, Happens, Shape, World};
+use crate::server::{Mode, Refusal, TIMEOUT};
+use crate::world::{BATCH_BYTES, Batch, Happens, Shape, World};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -39,6 +39,8 @@ fn shape(seed: u64) -> Shape {
         },
         pause: rng.u32(20..40) * cores as u32 * MS,
         held_max: 1_000,
+        bytes_max: None,
+        age_max: None,
     }
 }
 
@@ -250,6 +252,61 @@ fn a_fleet_gone_for_an_hour_is_met_gently_and_everything_is_delivered() {
         }
         let again = world.retries - retries;
         assert!(again <= 100 + 10 * PATIENCE.as_secs() as usize, "seed {seed}: {again} again");
+    }
+}
+
+#[test]
+fn a_lane_that_is_full_of_bytes_turns_away_what_comes_and_delivers_what_it_has() {
+    for seed in seeds(11, 60) {
+        let bytes_max = 20 * BATCH_BYTES;
+        let shape = Shape { bytes_max: Some(bytes_max), ..shape(seed) };
+        let mut world = World::new(shape, 30 * SECOND);
+        for server in 0..shape.servers {
+            let mode = if world.rng.bool() { Mode::Dead } else { Mode::Hung };
+            world.at(2 * SECOND, Happens::Turns { server, mode });
+            world.at(30 * SECOND, Happens::Turns { server, mode: Mode::Well });
+        }
+        world.run(30 * SECOND);
+        assert!(world.turned_away > 0, "seed {seed}: nothing but bytes says no");
+        for core in 0..shape.cores {
+            let held = world.held_bytes(core);
+            assert!(held >= bytes_max, "seed {seed}: turned away with {held} bytes held");
+        }
+        world.run(30 * SECOND + PATIENCE);
+        assert_eq!(world.held(), 0, "seed {seed}: batches never ended");
+        let is_delivered = |batch: &Batch| matches!(batch.ended, Some((_, After::Delivered)));
+        assert!(world.batches.iter().all(is_delivered), "seed {seed}: what was taken is lost");
+    }
+}
+
+#[test]
+fn what_would_be_tried_for_too_long_is_given_up_in_time_and_in_trouble_alone() {
+    for seed in seeds(12, 40) {
+        let age_max = 20 * SECOND;
+        let shape = Shape { age_max: Some(age_max), held_max: 100, ..shape(seed) };
+        let mut world = World::new(shape, 60 * SECOND);
+        for server in 0..shape.servers {
+            let mode = if world.rng.bool() { Mode::Dead } else { Mode::Hung };
+            world.at(10 * SECOND, Happens::Turns { server, mode });
+            world.at(50 * SECOND, Happens::Turns { server, mode: Mode::Well });
+        }
+        world.run(60 * SECOND + PATIENCE);
+        assert_eq!(world.held(), 0, "seed {seed}: batches never ended");
+        let mut given_up = 0;
+        for batch in &world.batches {
+            let (ended, after) = batch.ended.expect("all ended");
+            let tried_for = ended - batch.first_tried.expect("what has ended was tried");
+            // A call that begins in time may take its timeout.
+            assert!(tried_for <= age_max + TIMEOUT, "seed {seed}: {after:?} after {tried_for:?}");
+            match after {
+                After::GiveUp => given_up += 1,
+                _ => assert_eq!(after, After::Delivered, "seed {seed}"),
+            }
+            let began = world.since(batch.first_tried.expect("it was tried"));
+            let is_before = began + TIMEOUT < 10 * SECOND;
+            assert!(after == After::Delivered || !is_before, "seed {seed}: {after:?}, {began:?}");
+        }
+        assert!(given_up > 0, "seed {seed}: an outage twice as long, and nothing was too old");
     }
 }
 

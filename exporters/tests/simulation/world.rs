@@ -1,19 +1,27 @@
-//! One run: exporter cores with their senders and retry clocks, servers, and the time.
+//! One run: exporter cores with their lanes, senders and retry clocks, servers, and the time.
 //!
-//! Always, in every run: each batch ends exactly once; an endpoint has one probe at a time; what
-//! is sent again stays within the retry budget; nothing is outstanding when all has ended.
+//! Lanes and clocks are the crate's own: batches are offered, held and let go as by its senders.
+//!
+//! Always, in every run: each batch ends exactly once; a lane holds what it took and has not ended,
+//! to the batch, the item and the byte, and no more than it may; retries come in the order in which
+//! they are due; an endpoint has one probe at a time; what is sent again stays within the retry
+//! budget; nothing is outstanding when all has ended.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use forebay_codec::signal::{Counts, Signal};
 use forebay_exporters::balance::{Balancer, Bound, Strategy};
+use forebay_exporters::batch::{self, BatchId};
 use forebay_exporters::budget::{RetryBudget, Settings};
-use forebay_exporters::destination::{Retry, RetryCodes};
+use forebay_exporters::destination::{Queue, Retry, RetryCodes};
 use forebay_exporters::dispatch::{After, Delivery, Dispatcher, Step};
 use forebay_exporters::endpoints::{Call, Endpoints, Member, Options};
+use forebay_exporters::lane::Lane;
 use forebay_exporters::verdict::Verdict;
+use forebay_exporters::waiting::Waiting;
 
 use crate::server::{Mode, Server, reset};
 
@@ -26,21 +34,27 @@ pub(crate) struct Shape {
     pub(crate) strategy: Strategy,
     /// Between two batches at one core.
     pub(crate) pause: Duration,
-    /// A core holds so many batches; what comes then is turned away.
+    /// A core's lane holds so many batches; what comes then is turned away.
     pub(crate) held_max: usize,
+    /// And so many bytes, and one batch.
+    pub(crate) bytes_max: Option<u64>,
+    /// What has been tried for so long is given up.
+    pub(crate) age_max: Option<Duration>,
 }
 
 /// Senders of a core.
 const CONSUMERS: usize = 10;
+/// A batch has fewer bytes.
+pub(crate) const BATCH_BYTES: u64 = 10_000;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Happens {
     Arrives {
         core: usize,
     },
+    /// Something that waits is due.
     Due {
         core: usize,
-        batch: usize,
     },
     Ends {
         call: usize,
@@ -56,14 +70,22 @@ pub(crate) enum Happens {
 
 struct Core {
     dispatcher: Dispatcher,
-    ready: VecDeque<usize>,
+    lane: Lane,
+    waiting: Waiting<usize>,
+    /// The same, by an account of its own.
+    due: BTreeSet<(Instant, usize)>,
+    /// They take turns with what is fresh.
+    retry_first: bool,
     idle: usize,
-    held: usize,
+    offered_items: u64,
 }
 
 pub(crate) struct Batch {
     core: usize,
+    batch: Arc<batch::Batch>,
     delivery: Delivery,
+    pub(crate) first_tried: Option<Instant>,
+    due: Option<Instant>,
     pub(crate) arrived: Instant,
     pub(crate) first_failed: Option<Instant>,
     /// A bit for each server that it was sent to.
@@ -90,6 +112,8 @@ struct UnderWay {
 pub(crate) struct World {
     pub(crate) shape: Shape,
     pub(crate) rng: fastrand::Rng,
+    /// Apart, so that how large batches are changes nothing else.
+    sizes: fastrand::Rng,
     pub(crate) epoch: Instant,
     pub(crate) now: Instant,
     happenings: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -124,7 +148,7 @@ impl World {
             initial_interval: Duration::from_secs(5),
             multiplier: 1.5,
             max_interval: Duration::from_secs(30),
-            max_elapsed_time: None,
+            max_elapsed_time: shape.age_max,
             max_attempts: None,
             codes: RetryCodes::default(),
         };
@@ -134,7 +158,20 @@ impl World {
                 let (reader, budget) = (endpoints.reader(), Arc::clone(&retries));
                 let dispatcher =
                     Dispatcher::new(reader, balancer, budget, retry.clone(), rng.fork());
-                Core { dispatcher, ready: VecDeque::new(), idle: CONSUMERS, held: 0 }
+                let queue = Queue {
+                    batches_max: shape.held_max - CONSUMERS,
+                    bytes_max: shape.bytes_max,
+                    consumers: CONSUMERS,
+                };
+                Core {
+                    dispatcher,
+                    lane: Lane::new(0, &queue),
+                    waiting: Waiting::default(),
+                    due: BTreeSet::new(),
+                    retry_first: false,
+                    idle: CONSUMERS,
+                    offered_items: 0,
+                }
             })
             .collect();
         let servers = (0..shape.servers)
@@ -147,6 +184,7 @@ impl World {
         let mut world = World {
             shape,
             rng,
+            sizes: fastrand::Rng::with_seed(shape.seed ^ 0x512e),
             epoch,
             now: epoch,
             happenings: BinaryHeap::new(),
@@ -195,6 +233,10 @@ impl World {
         self.batches.iter().filter(|batch| batch.ended.is_none()).count()
     }
 
+    pub(crate) fn held_bytes(&self, core: usize) -> u64 {
+        self.cores[core].lane.stats().snapshot().queue_bytes
+    }
+
     pub(crate) fn since(&self, at: Instant) -> Duration {
         at - self.epoch
     }
@@ -207,10 +249,7 @@ impl World {
     fn happen(&mut self, happens: Happens) {
         match happens {
             Happens::Arrives { core } => self.arrives(core),
-            Happens::Due { core, batch } => {
-                self.cores[core].ready.push_back(batch);
-                self.send(core);
-            }
+            Happens::Due { core } => self.send(core),
             Happens::Ends { call, turn } => {
                 let is_current = self.calls[call].as_ref().is_some_and(|call| call.turn == turn);
                 if is_current {
@@ -233,28 +272,82 @@ impl World {
         if self.now >= self.arrivals_until {
             return;
         }
-        if self.cores[core].held < self.shape.held_max {
-            let delivery = Delivery::new(Some(self.rng.u64(..)));
-            let (arrived, first_failed, met, ended) = (self.now, None, 0, None);
-            self.batches.push(Batch { core, delivery, arrived, first_failed, met, ended });
-            self.cores[core].held += 1;
-            self.cores[core].ready.push_back(self.batches.len() - 1);
-            self.send(core);
-        } else {
-            self.turned_away += 1;
+        let batch = Arc::new(self.fresh());
+        match self.cores[core].lane.offer(Arc::clone(&batch)) {
+            Ok(()) => {
+                let delivery = Delivery::new(Some(self.rng.u64(..)));
+                let (arrived, first_tried, first_failed, due) = (self.now, None, None, None);
+                self.cores[core].offered_items += batch.counts.items;
+                let (met, ended) = (0, None);
+                self.batches.push(Batch {
+                    core,
+                    batch,
+                    delivery,
+                    first_tried,
+                    due,
+                    arrived,
+                    first_failed,
+                    met,
+                    ended,
+                });
+                self.send(core);
+            }
+            Err(_) => self.turned_away += 1,
         }
+        self.check_limits(core);
         let pause = self.shape.pause.mul_f64(2.0 * self.rng.f64());
         self.schedule(self.now + pause, Happens::Arrives { core });
     }
 
+    /// Named by its place among all.
+    fn fresh(&mut self) -> batch::Batch {
+        let seq = self.batches.len() as u64;
+        let (bytes, items) = (self.sizes.u64(1..BATCH_BYTES), self.sizes.u64(1..100));
+        batch::Batch {
+            id: BatchId { receiver: 0, seq },
+            signal: Signal::Logs,
+            counts: Counts { items, profiles: 0 },
+            bytes,
+            chain: Vec::new(),
+            may_fail_over: false,
+        }
+    }
+
     fn send(&mut self, core: usize) {
         while self.cores[core].idle > 0 {
-            let Some(batch) = self.cores[core].ready.pop_front() else {
+            let Some(batch) = self.take(core) else {
                 return;
             };
             self.cores[core].idle -= 1;
+            self.batches[batch].first_tried.get_or_insert(self.now);
             self.step(batch);
         }
+    }
+
+    /// As a sender does: fresh batches and retries in turn.
+    fn take(&mut self, core: usize) -> Option<usize> {
+        self.cores[core].retry_first = !self.cores[core].retry_first;
+        match self.cores[core].retry_first {
+            true => self.take_due(core).or_else(|| self.take_fresh(core)),
+            false => self.take_fresh(core).or_else(|| self.take_due(core)),
+        }
+    }
+
+    fn take_fresh(&mut self, core: usize) -> Option<usize> {
+        self.cores[core].lane.pop().map(|batch| batch.id.seq as usize)
+    }
+
+    /// No sooner than it is due, and nothing that was due before it.
+    fn take_due(&mut self, core: usize) -> Option<usize> {
+        let (seed, now) = (self.shape.seed, self.now);
+        let Core { waiting, due, .. } = &mut self.cores[core];
+        let first = due.first().map(|(at, _)| *at).filter(|at| *at <= now);
+        let taken = waiting.take_due(now);
+        let at = taken.and_then(|batch| self.batches[batch].due.take());
+        assert_eq!(at, first, "seed {seed}: retries out of order");
+        let batch = taken?;
+        assert!(due.remove(&(at?, batch)), "seed {seed}: it comes back twice");
+        Some(batch)
     }
 
     /// The sender that has this batch asks what to do with it.
@@ -265,7 +358,7 @@ impl World {
         match self.cores[core].dispatcher.next(&mut held.delivery, now) {
             Step::Call(call) => self.begins(batch, call),
             Step::Wait { wait, .. } => self.waits(batch, wait),
-            Step::GiveUp => panic!("seed {}: given up without a limit", self.shape.seed),
+            Step::GiveUp => self.gives_up(batch),
         }
     }
 
@@ -311,23 +404,37 @@ impl World {
         match after {
             After::Elsewhere => self.step(batch),
             After::Wait(wait) => self.waits(batch, wait),
-            After::GiveUp => panic!("seed {}: given up without a limit", self.shape.seed),
-            After::Delivered | After::Drop | After::Shrink => {
-                assert!(held.ended.is_none(), "seed {}: ended twice", self.shape.seed);
-                held.ended = Some((now, after));
-                core.held -= 1;
-                core.idle += 1;
-                let core = held.core;
-                self.send(core);
-            }
+            After::GiveUp => self.gives_up(batch),
+            After::Delivered | After::Drop | After::Shrink => self.has_ended(batch, after),
         }
     }
 
     fn waits(&mut self, batch: usize, wait: Duration) {
-        let core = self.batches[batch].core;
-        self.schedule(self.now + wait, Happens::Due { core, batch });
-        self.cores[core].idle += 1;
-        self.send(core);
+        let (number, due) = (self.batches[batch].core, self.now + wait);
+        self.batches[batch].due = Some(due);
+        let core = &mut self.cores[number];
+        core.waiting.add(batch, due);
+        core.due.insert((due, batch));
+        core.idle += 1;
+        self.schedule(due, Happens::Due { core: number });
+        self.send(number);
+    }
+
+    /// No batch ends twice, and its lane lets it go.
+    fn has_ended(&mut self, batch: usize, after: After) {
+        let (now, held) = (self.now, &mut self.batches[batch]);
+        assert!(held.ended.is_none(), "seed {}: ended twice", self.shape.seed);
+        held.ended = Some((now, after));
+        let (number, core) = (held.core, &mut self.cores[held.core]);
+        core.lane.let_go(&held.batch);
+        core.idle += 1;
+        self.send(number);
+    }
+
+    fn gives_up(&mut self, batch: usize) {
+        let Shape { seed, age_max, .. } = self.shape;
+        assert!(age_max.is_some(), "seed {seed}: given up without a limit");
+        self.has_ended(batch, After::GiveUp);
     }
 
     fn turns(&mut self, server: usize, mode: Mode) {
@@ -353,6 +460,14 @@ impl World {
         }
     }
 
+    fn check_limits(&self, core: usize) {
+        let Shape { seed, held_max, bytes_max, .. } = self.shape;
+        let lane = self.cores[core].lane.stats().snapshot();
+        assert!(lane.queue_batches <= held_max as u64, "seed {seed}: {lane:?}");
+        let most = bytes_max.map_or(u64::MAX, |bytes_max| bytes_max + BATCH_BYTES);
+        assert!(lane.queue_bytes < most, "seed {seed}: {lane:?}");
+    }
+
     fn check(&self) {
         let Shape { seed, .. } = self.shape;
         let seconds = (self.now - self.epoch).as_secs_f64();
@@ -362,8 +477,15 @@ impl World {
             + settings.ratio * self.successes as f64;
         let retries = self.retries as f64;
         assert!(retries <= paid + 1.0, "seed {seed}: {retries} retries, {paid:.0} paid for");
-        let held: usize = self.cores.iter().map(|core| core.held).sum();
-        assert_eq!(held, self.held(), "seed {seed}: a batch is lost");
+        for (number, core) in self.cores.iter().enumerate() {
+            let held = self.batches.iter().filter(|b| b.core == number && b.ended.is_none());
+            let (batches, bytes) =
+                held.fold((0, 0), |(batches, bytes), held| (batches + 1, bytes + held.batch.bytes));
+            let lane = core.lane.stats().snapshot();
+            let is_told = (lane.queue_batches, lane.queue_bytes, lane.offered_items);
+            let expected = (batches, bytes, core.offered_items);
+            assert_eq!(is_told, expected, "seed {seed}, core {number}: batches, bytes, items");
+        }
         let outstanding = self.endpoints.fleet().outstanding() as usize;
         assert_eq!(outstanding, self.under_way.len(), "seed {seed}");
     }

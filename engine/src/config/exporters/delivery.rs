@@ -26,8 +26,10 @@ pub(crate) const SENDING_QUEUE: Table = Table {
             "size",
             "",
             "forebay's own: request bytes that may be held, per exporter core; one batch always \
-            may. None: with one destination over the network as many as \
-            `engine.memory.budget_bytes` allows; with several, half of that for each.",
+            may. Copies count, too: those that are made when a batch is cut by key or size, which \
+            may pass it and close the queue until they are sent, and what is kept compressed for \
+            a retry, while less than half is taken. None: with one destination over the network \
+            as many as `engine.memory.budget_bytes` allows; with several, half of that for each.",
         ),
         value(
             "wait_for_result",

@@ -64,7 +64,14 @@ pub(crate) const RETRY_BUDGET: Table = Table {
     keys: &[
         value("enabled", "true or false", "true", "false: retries cost nothing."),
         value("ratio", "retries", "0.2", "For each request that succeeds."),
-        value("min_per_second", "retries", "10", "In each second, whatever succeeds; at least 1."),
+        value(
+            "min_per_second",
+            "retries",
+            "10",
+            "In each second, whatever succeeds. Less than 1 counts as 1: an outage may spend all \
+             that was saved up, and what waits must not wait for a success that only it can bring. \
+             With `ratio: 0`, too, this one a second is all there is.",
+        ),
         value("tokens_max", "retries", "100", "Saved up at most, and there at the start."),
     ],
 };
@@ -162,10 +169,6 @@ pub(crate) fn retry_budget(section: &Section<'_>) -> budget::Settings {
         min_per_second: tokens("min_per_second", 100_000.0),
         tokens_max: u32::try_from(tokens_max).expect("the range is small"),
     };
-    if settings.ratio == 0.0 && settings.min_per_second == 0.0 {
-        let fault = "and ratio must not both be 0: what has failed once would wait for ever";
-        section.fault("min_per_second", fault);
-    }
     match section.flag("enabled") {
         true => settings,
         // More than any lane can ask for.

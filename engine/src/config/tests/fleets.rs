@@ -280,6 +280,9 @@ fn guards_are_read_and_their_contradictions_are_found() {
     assert!(breaker.probe_timeout > Duration::from_secs(200));
     assert_eq!(made.backends.ejection.max_ejection_percent, 33);
     assert_eq!(made.backends.retry_budget.ratio, 0.5);
+    let least = grpc("endpoint: 'a:1', retry_budget: {ratio: 0, min_per_second: 0}");
+    let least = least.backends.retry_budget;
+    assert_eq!((least.ratio, least.min_per_second), (0.0, 0.0), "the floor alone");
     assert_eq!(made.backends.health_check.probe, Probe::Grpc("a.B".to_owned()));
     assert_eq!(made.backends.pool.age_max, None);
     assert_eq!(made.backends.pool.idle_timeout, Some(Duration::from_secs(60)));
@@ -298,7 +301,6 @@ fn guards_are_read_and_their_contradictions_are_found() {
     refuses("circuit_breaker: {minimum_calls: 200}", "minimum_calls must be at most window_calls");
     refuses("circuit_breaker: {treshold: 2}", "unknown key \"treshold\" & known here");
     refuses("circuit_breaker: {failure_treshold: 2}", "did you mean \"failure_threshold\"?");
-    refuses("retry_budget: {ratio: 0, min_per_second: 0}", "must not both be 0");
     refuses("health_check: {probe: http}", "probe must be one of off, connect, grpc");
     refuses("health_check: {service: a}", "service is for probe: grpc alone");
     refuses("balancing: {routing_key: service}", "routing_key is for consistent_hashing alone");

@@ -52,9 +52,8 @@ pub(super) fn render(page: &mut Page, view: &View) {
     each("otelcol_exporter_in_flight_requests", gauge, "Requests that wait for an answer.", &|s| {
         s.in_flight_requests
     });
-    each("forebay_exporter_queue_bytes", gauge, "Request bytes that the exporter holds.", &|s| {
-        s.queue_bytes
-    });
+    let bytes = "Request bytes that the exporter holds, copies included.";
+    each("forebay_exporter_queue_bytes", gauge, bytes, &|s| s.queue_bytes);
     each("forebay_exporter_retries_waiting", gauge, "Batches that wait for a retry.", &|s| {
         s.retries_waiting
     });
