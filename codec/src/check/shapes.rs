@@ -249,8 +249,15 @@ pub(super) fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
 fn attribute<const DESCENDING: bool>(bytes: &[u8]) -> Option<u64> {
     match short_attribute(bytes) {
         Some(true) => Some(0),
-        _ => long_attribute::<DESCENDING>(bytes),
+        _ => other_attribute::<DESCENDING>(bytes),
     }
+}
+
+/// In a place of its own, so that the usual ones are no more than a leaf.
+#[cold]
+#[inline(never)]
+fn other_attribute<const DESCENDING: bool>(bytes: &[u8]) -> Option<u64> {
+    long_attribute::<DESCENDING>(bytes)
 }
 
 /// One of less than 128 bytes, with a simple value.
@@ -276,10 +283,17 @@ fn pair(whole: &[u8], key: &[u8], value: &[u8]) -> bool {
     match value {
         // Tags and lengths are ASCII, too: one look at all of it is less than two at its parts.
         [TEXT, text_bytes, text @ ..] if usize::from(*text_bytes) == text.len() => {
-            is_ascii(whole) || (is_text(key) && is_text(text))
+            is_ascii(whole) || are_texts(key, text)
         }
         _ => is_scalar(value) && is_text(key),
     }
+}
+
+/// Out of the way of those that are ASCII, which are nearly all.
+#[cold]
+#[inline(never)]
+fn are_texts(key: &[u8], text: &[u8]) -> bool {
+    is_text(key) && is_text(text)
 }
 
 /// An `AnyValue` of a simple value, an array of such, or none.
@@ -333,11 +347,24 @@ fn is_varint(bytes: &[u8]) -> bool {
         [0..0x80] | [0x80..=0xff, 0..0x80] => true,
         [before @ .., last] if before.len() <= 9 => {
             let last_max = if before.len() == 9 { 1 } else { 0x7f };
-            *last <= last_max && before.iter().all(|byte| *byte >= 0x80)
+            *last <= last_max && go_on(before)
         }
         _ => false,
     }
 }
+
+/// Whether all of two to nine bytes say that their varint goes on: in two looks that may overlap.
+#[inline(always)]
+fn go_on(bytes: &[u8]) -> bool {
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let all = u32::from_le_bytes(*first) & u32::from_le_bytes(*last);
+        return all & MARKS == MARKS && bytes[bytes.len() / 2] >= 0x80;
+    }
+    bytes.iter().fold(0x80, |all, byte| all & byte) == 0x80
+}
+
+/// The bit of each byte that says that more follow.
+const MARKS: u32 = u32::from_le_bytes([0x80; 4]);
 
 /// Varints of at most nine bytes each, to the last byte.
 fn are_varints(bytes: &[u8]) -> bool {
@@ -349,3 +376,6 @@ fn are_varints(bytes: &[u8]) -> bool {
     }
     in_a_row == 0 && longest < 9
 }
+
+#[cfg(test)]
+mod tests;

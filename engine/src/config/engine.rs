@@ -82,7 +82,7 @@ pub(crate) const RING: Table = Table {
             "Provided buffers per receiver core, a power of two. `auto`: a 32nd of the core's \
             memory budget, from 64 to 4096.",
         ),
-        value("buffer_bytes", "size", "16KiB", "Of one provided buffer."),
+        value("buffer_bytes", "size", "64KiB", "Of one provided buffer."),
         value(
             "rung",
             "auto, multishot or oneshot",

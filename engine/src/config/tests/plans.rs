@@ -378,11 +378,12 @@ fn processors_of_a_pipeline_are_in_its_order_and_those_that_do_nothing_are_left_
 #[test]
 fn provided_buffers_follow_the_memory_budget_unless_they_are_counted() {
     let buffers = |engine: &str| loaded(load_over(engine)).plan.engine.ring.buffers;
-    assert_eq!(buffers(""), 256, "4 MiB of 128");
-    assert_eq!(buffers("engine: {memory: {budget_bytes: 1GiB}}"), 2048);
+    assert_eq!(buffers(""), 64, "4 MiB of 128");
+    assert_eq!(buffers("engine: {memory: {budget_bytes: 1GiB}}"), 512);
     assert_eq!(buffers("engine: {memory: {budget_bytes: 64GiB}}"), 4096);
-    assert_eq!(buffers("engine: {memory: {budget_bytes: 65MiB}}"), 128);
-    assert_eq!(buffers("engine: {ring: {buffer_bytes: 64KiB}}"), 64);
+    assert_eq!(buffers("engine: {memory: {budget_bytes: 257MiB}}"), 128);
+    assert_eq!(buffers("engine: {memory: {budget_bytes: 65MiB}}"), 64, "never fewer");
+    assert_eq!(buffers("engine: {ring: {buffer_bytes: 16KiB}}"), 256);
     assert_eq!(buffers("engine: {ring: {buffers: 32}}"), 32);
 }
 
