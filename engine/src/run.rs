@@ -33,7 +33,7 @@ use crate::http3::{Ground, Kept, Share};
 use crate::ledger::Ledger;
 use crate::neighbours::Neighbours;
 use crate::shard::{Parts, Phase, Shard, ShardStats, ring_options};
-use crate::tls::Doors;
+use crate::tls::{self, Doors};
 
 mod copies;
 
@@ -41,10 +41,6 @@ use self::copies::Copies;
 
 /// Of the time for draining, what is kept for accounting after the exporters gave up.
 const ACCOUNTING: Duration = Duration::from_secs(2);
-/// How often it is asked whether files of TLS are to be looked at.
-const TLS_STEP: Duration = Duration::from_millis(500);
-/// A look at them that takes longer is said.
-const TLS_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the end is looked for while the process drains.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
@@ -103,7 +99,7 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
         None => None,
     };
     let engine = Engine::start(plan.clone())?;
-    tokio::spawn(keep_tls(engine.view.tls.clone(), hangup));
+    tokio::spawn(tls::keep(engine.view.tls.clone(), hangup));
     let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
     let health_address = health.as_ref().and_then(|listener| listener.local_addr().ok());
     if let Some(listener) = metrics {
@@ -135,49 +131,6 @@ async fn live(plan: Arc<Plan>) -> Result<ExitCode, String> {
         }
         () = second(&mut terminate, &mut interrupt) => Ok(ended_at_once()),
     }
-}
-
-/// Looks at the files of TLS when their time has come, and at all of them at each SIGHUP. Files
-/// may be slow: that is another thread's to wait for.
-async fn keep_tls(doors: Arc<Doors>, mut hangup: Signal) {
-    while doors.is_empty() {
-        hangup.recv().await;
-        tracing::info!(
-            "SIGHUP: there is nothing to reload, because nobody here speaks TLS. A changed \
-             configuration needs a restart"
-        );
-    }
-    loop {
-        let asked = tokio::time::timeout(TLS_STEP, hangup.recv()).await.is_ok();
-        let doors = doors.clone();
-        let look = move || {
-            doors.reload(Instant::now(), asked);
-            doors.warn(Instant::now(), SystemTime::now());
-        };
-        if let Err(error) = with_patience(tokio::task::spawn_blocking(look), TLS_PATIENCE).await {
-            tracing::error!(%error, "TLS files could not be looked at; they will be again");
-        }
-    }
-}
-
-/// Waits for a look at the files, and says so if it takes longer than `patience`: all that is
-/// waited for with it would else just not happen.
-async fn with_patience<T>(
-    mut look: tokio::task::JoinHandle<T>,
-    patience: Duration,
-) -> Result<T, tokio::task::JoinError> {
-    if let Ok(looked) = tokio::time::timeout(patience, &mut look).await {
-        return looked;
-    }
-    tracing::error!(
-        waited_seconds = patience.as_secs(),
-        "TLS files can't be read: one of them hangs, as on a lost network mount. Until it comes \
-         back no certificate is reloaded, SIGHUP does nothing, and nothing warns of one that \
-         expires; what is in use stays. Look after the mount, or name files on a local disk"
-    );
-    let looked = look.await;
-    tracing::info!("TLS files can be read again");
-    looked
 }
 
 /// Others hear first that this process is about to go.
@@ -571,21 +524,4 @@ fn pin(core: usize) -> std::io::Result<()> {
 
 fn list(cores: &[usize]) -> String {
     cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn files_that_hang_are_waited_for_until_they_come_back_and_no_second_look_begins() {
-        let (come_back, hangs) = mpsc::channel();
-        let look = tokio::task::spawn_blocking(move || hangs.recv().is_ok());
-        let mut looked = std::pin::pin!(with_patience(look, Duration::ZERO));
-        // Its patience is over at once; it goes on to wait all the same.
-        let early = tokio::time::timeout(Duration::from_millis(20), &mut looked).await;
-        assert!(early.is_err(), "it hangs");
-        come_back.send(()).expect("somebody looks");
-        assert!(looked.await.expect("no panic"));
-    }
 }

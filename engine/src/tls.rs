@@ -1,5 +1,5 @@
-//! The TLS of receivers and destinations, as the control plane keeps it: files in, terms for new
-//! connections out.
+//! The TLS of receivers, destinations and registries, as the control plane keeps it: files in,
+//! terms for new connections out.
 //!
 //! Always
 //! - What is read anew is tried before anybody gets it: a broken file leaves all as it was, and is
@@ -15,18 +15,24 @@
 
 mod door;
 mod files;
+mod looks;
 mod outlet;
+mod store;
 mod watch;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use forebay_exporters::discovery::Discovery;
+use forebay_exporters::discovery::registrar::Registration;
 use forebay_net::request::Nanos;
 use forebay_net::tls::Acceptor;
 use forebay_net::tls::outward::{self, Initiator};
 use forebay_net::tls::settings::{Terms, tickets};
 
 pub use self::door::Door;
+use self::looks::Place;
+pub use self::looks::keep;
 pub use self::outlet::Outlet;
 use self::watch::Watch;
 use crate::config::plan::{Listener, Plan, Tls, TlsOut};
@@ -47,13 +53,17 @@ pub fn load_out(tls: &TlsOut) -> Result<outward::Terms, String> {
     outward::terms(&outlet::read(tls)?)
 }
 
-/// Where TLS is spoken: at listeners, and towards destinations.
+/// Where TLS is spoken: at listeners, towards destinations, and towards registries.
 #[derive(Default)]
 pub struct Doors {
     /// By listener.
-    doors: Vec<Option<Watch<Door>>>,
+    doors: Vec<Option<Arc<Watch<Door>>>>,
     /// By destination.
-    outlets: Vec<Option<Watch<Outlet>>>,
+    outlets: Vec<Option<Arc<Watch<Outlet>>>>,
+    /// By destination: to the server that knows its endpoints.
+    sources: Vec<Option<Arc<Watch<Outlet>>>>,
+    /// To where this process makes itself known.
+    registration: Option<Arc<Watch<Outlet>>>,
 }
 
 impl Doors {
@@ -64,60 +74,91 @@ impl Doors {
         let door = |listener: &Listener| {
             let opened = listener.tls.as_ref().map(|tls| Door::open(listener, tls, timeout));
             let whose = || format!("receiver {}", listener.receiver_name);
+            let opened = opened.map(|opened| opened.map(Arc::new));
             opened.transpose().map_err(|why| unusable(&whose(), &listener.endpoint, &why))
         };
-        let outlet = |(index, tls): (usize, &Option<TlsOut>)| {
-            let name = plan.destinations[index].name.as_str();
-            let opened = tls.as_ref().map(|tls| Outlet::open(name, tls));
-            let whose = || format!("exporter {name}");
-            opened.transpose().map_err(|why| unusable(&whose(), "its destination", &why))
+        let named = |place: fn(&str) -> outlet::Place| {
+            let places = plan.destinations.iter().map(move |to| place(&to.name));
+            move |tls: &[Option<TlsOut>]| {
+                let outlets = places.zip(tls).map(|(place, tls)| outlet(place, tls.as_ref()));
+                outlets.collect::<Result<_, _>>()
+            }
         };
         Ok(Doors {
             doors: plan.listeners.iter().map(door).collect::<Result<_, _>>()?,
-            outlets: plan.tls_out.iter().enumerate().map(outlet).collect::<Result<_, _>>()?,
+            outlets: named(outlet::Place::destination)(&plan.tls_out)?,
+            sources: named(outlet::Place::source)(&plan.source_tls)?,
+            registration: {
+                let tls = plan.engine.registration_tls.as_ref();
+                outlet(outlet::Place::registration(), tls)?
+            },
         })
     }
 
     /// By listener: what a receiver core needs of each.
     pub fn acceptors(&self) -> Vec<Option<Arc<Acceptor>>> {
-        let acceptor = |door: &Watch<Door>| door.site.acceptor.clone();
+        let acceptor = |door: &Arc<Watch<Door>>| door.site.acceptor.clone();
         self.doors.iter().map(|door| door.as_ref().map(acceptor)).collect()
     }
 
     /// By destination: what an exporter core needs of each.
     pub fn initiators(&self) -> Vec<Option<Arc<Initiator>>> {
-        let initiator = |outlet: &Watch<Outlet>| outlet.site.initiator.clone();
-        self.outlets.iter().map(|outlet| outlet.as_ref().map(initiator)).collect()
+        self.outlets.iter().map(initiator).collect()
+    }
+
+    /// The destination's discovery, reached as its configuration says.
+    pub fn discovery(&self, destination: usize, discovery: Discovery) -> Discovery {
+        match self.sources.get(destination).and_then(initiator) {
+            Some(initiator) => discovery.secured(&initiator),
+            None => discovery,
+        }
+    }
+
+    /// The registration, told as its configuration says.
+    pub fn registration(&self, registration: Registration) -> Registration {
+        match initiator(&self.registration) {
+            Some(initiator) => registration.secured(&initiator),
+            None => registration,
+        }
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Watch<Door>> {
-        self.doors.iter().flatten()
+        self.doors.iter().flatten().map(Arc::as_ref)
     }
 
+    /// Towards destinations.
     pub fn outlets(&self) -> impl Iterator<Item = &Watch<Outlet>> {
-        self.outlets.iter().flatten()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.all().next().is_none() && self.outlets().next().is_none()
-    }
-
-    /// Looks at the files of each place whose time has come, or of all that have files.
-    pub fn reload(&self, now: Instant, all: bool) {
-        for door in self.all().filter(|door| all || door.is_due(now)) {
-            door.reload(now);
-        }
-        for outlet in self.outlets().filter(|outlet| all || outlet.is_due(now)) {
-            outlet.reload(now);
-        }
+        self.outlets.iter().flatten().map(Arc::as_ref)
     }
 
     /// Warns of what will not be valid for long, of lists that are late, and of what is not
     /// verified.
     pub fn warn(&self, now: Instant, wall: SystemTime) {
-        self.all().for_each(|door| door.warn(now, wall));
-        self.outlets().for_each(|outlet| outlet.warn(now, wall));
+        self.places().iter().for_each(|place| place.warn(now, wall));
     }
+
+    fn places(&self) -> Vec<Arc<dyn Place>> {
+        let outlets = self.outlets.iter().chain(&self.sources).flatten().chain(&self.registration);
+        let outlets = outlets.map(|outlet| Arc::clone(outlet) as Arc<dyn Place>);
+        let doors = self.doors.iter().flatten().map(|door| Arc::clone(door) as Arc<dyn Place>);
+        doors.chain(outlets).collect()
+    }
+}
+
+fn outlet(
+    place: outlet::Place,
+    tls: Option<&TlsOut>,
+) -> Result<Option<Arc<Watch<Outlet>>>, String> {
+    let Some(tls) = tls else {
+        return Ok(None);
+    };
+    let (whose, peer) = (place.whose(), place.peer());
+    let opened = Outlet::open(place, tls).map_err(|why| unusable(&whose, peer, &why))?;
+    Ok(Some(Arc::new(opened)))
+}
+
+fn initiator(outlet: &Option<Arc<Watch<Outlet>>>) -> Option<Arc<Initiator>> {
+    outlet.as_ref().map(|outlet| outlet.site.initiator.clone())
 }
 
 fn unusable(whose: &str, place: &str, why: &str) -> String {

@@ -36,7 +36,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
+
+use forebay_net::tls::outward::Initiator;
 
 pub mod consul;
 pub mod dns;
@@ -78,6 +81,16 @@ impl Discovery {
             Discovery::Consul(_) => consul::PACE,
             Discovery::Etcd(_) => etcd::PACE,
         }
+    }
+
+    /// The same source, asked through TLS; those that no server is asked of stay as they are.
+    pub fn secured(mut self, initiator: &Arc<Initiator>) -> Discovery {
+        match &mut self {
+            Discovery::Consul(consul) => consul.agent = consul.agent.clone().secured(initiator),
+            Discovery::Etcd(etcd) => etcd::secure(&mut etcd.members, initiator),
+            _ => {}
+        }
+        self
     }
 
     fn source(self, pace: Pace) -> Box<dyn Source> {

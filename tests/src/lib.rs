@@ -11,5 +11,6 @@ pub mod items;
 pub mod papers;
 pub mod recorder;
 pub mod scene;
+pub mod secure_peer;
 pub mod sink;
 pub mod wire;

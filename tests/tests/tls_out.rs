@@ -48,12 +48,17 @@ impl Speech {
 
 /// The next hop: with this `tls` block on both its ports, and a sink behind it.
 fn next_hop(tls: &str, sink: &Sink) -> Process {
+    next_hop_with(&format!(", tls: {tls}"), sink)
+}
+
+/// The same with these keys of both its ports.
+fn next_hop_with(keys: &str, sink: &Sink) -> Process {
     Process::start(&format!(
         "receivers:
   otlp:
     protocols:
-      grpc: {{endpoint: 127.0.0.1:0, tls: {tls}}}
-      http: {{endpoint: 127.0.0.1:0, tls: {tls}}}
+      grpc: {{endpoint: 127.0.0.1:0{keys}}}
+      http: {{endpoint: 127.0.0.1:0{keys}}}
 extensions:
   health_check: {{endpoint: 127.0.0.1:0}}
 exporters: {{otlp_grpc: {}}}
@@ -176,6 +181,32 @@ fn the_system_cas_are_believed_where_no_other_is_named() {
 }
 
 #[test]
+fn a_store_of_cas_that_is_being_rewritten_is_not_believed_in_part() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let (files, sink) = (signed(&ours), Sink::start());
+    let hop = next_hop(&files.block(""), &sink);
+    let whole = [ours.pem(), other.pem()].concat();
+    files.write("store.pem", &whole);
+    let port = Speech::Grpc.of(&hop).port();
+    let tls = "tls: {reload_interval: 1s}, pool: {age_max: 100ms}";
+    let exporter = format!("{{endpoint: 'localhost:{port}', {tls}, {QUICK}}}");
+    let yaml = config("[otlp_grpc]", &format!("exporters:\n  otlp_grpc: {exporter}\n"));
+    let store = files.path("store.pem").display().to_string();
+    let mut forebay = Process::start_with(&yaml, &[("SSL_CERT_FILE", &store)]);
+    send(&forebay, 0, 10);
+    files.write("store.pem", &other.pem());
+    let told = forebay.wait_for("that it is in part", |line| {
+        line["msg"].as_str().is_some_and(|text| text.starts_with("The system's store of CAs lacks"))
+    });
+    assert_eq!(told["missing"], 1, "{told}");
+    files.write("store.pem", &whole);
+    send(&forebay, 10, 10);
+    sink.wait_for(Signal::Logs, 20);
+    forebay.stop();
+    hop.stop();
+}
+
+#[test]
 fn a_hop_that_wants_a_certificate_gets_it_and_without_one_nothing_goes_to_it() {
     let authority = Authority::new("ours");
     let (files, sink) = (signed(&authority), Sink::start());
@@ -222,7 +253,7 @@ fn a_hop_that_can_not_be_believed_gets_nothing_and_the_log_says_why_and_what_to_
     let (files, sink) = (signed(&authority), Sink::start());
     files.write("stranger.pem", &stranger.pem());
     let hop = next_hop(&files.block(""), &sink);
-    let plain = next_hop("null", &sink);
+    let plain = next_hop_with("", &sink);
     let own = trusting(&files, "");
     let other_name = trusting(&files, ", server_name_override: gateway.example");
     let other_ca = format!("{{ca_file: {}}}", files.path("stranger.pem").display());
@@ -423,6 +454,10 @@ fn a_clients_certificate_is_renewed_under_load_and_nothing_fails_even_when_the_o
         forebay.signal(Sent::HUP);
         let name = "forebay_exporter_tls_reloads";
         load_until("the new one is in use", &|| reloads(&forebay, name, &[]) == 1.0);
+        // Who dialled with the old one may not have been accepted yet. There are no more of these
+        // at once than connections, and they are accepted in their order.
+        let before = made();
+        load_until("who dialled with the old one is in", &|| made() >= before + 10.0);
         files.write("crl.pem", &authority.revoke(&[1]));
         hop.signal(Sent::HUP);
         let name = "forebay_receiver_tls_reloads";

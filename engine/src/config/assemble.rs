@@ -122,6 +122,7 @@ pub(crate) fn assemble(root: &Node, report: &Report) -> Plan {
         destinations: used.iter().map(destination).collect(),
         dead_letters: used.iter().map(|exporter| dead_letters[*exporter].map(index)).collect(),
         tls_out: used.iter().map(|exporter| exporters[*exporter].tls.clone()).collect(),
+        source_tls: used.iter().map(|exporter| exporters[*exporter].source_tls.clone()).collect(),
         pipelines: drafts
             .into_iter()
             .map(|draft| draft.finish(&index, &dead_letters, &connectors, &kept))

@@ -264,6 +264,7 @@ pub(crate) fn read(section: &Section<'_>) -> Read {
     let priorities = section.block("priorities", &PRIORITIES);
     let by_pipeline = by_pipeline(&priorities, "priorities", PRIORITY_WORDS);
     let memory_budget_bytes = bytes(&memory, "budget_bytes", 1 << 20, 1 << 44);
+    let (registration, registration_tls) = registration::read(section).unzip();
     Read {
         engine: Engine {
             cores: cores(section),
@@ -276,7 +277,8 @@ pub(crate) fn read(section: &Section<'_>) -> Read {
                 .read("invalid_utf8", values::choice(INVALID_UTF8_WORDS))
                 .unwrap_or_default(),
             reflection: section.flag("reflection"),
-            registration: registration::read(section),
+            registration,
+            registration_tls: registration_tls.flatten(),
             priorities: self::priorities(&priorities, !by_pipeline.is_empty()),
         },
         budget_place: memory.place_of("budget_bytes").clone(),

@@ -41,6 +41,8 @@ pub(crate) struct Exporter {
     pub(crate) destination: Destination,
     /// `None`: cleartext.
     pub(crate) tls: Option<TlsOut>,
+    /// Of discovery's server.
+    pub(crate) source_tls: Option<TlsOut>,
     /// Only exporters over the network have a say in batching and acks.
     pub(crate) remote: Option<Remote>,
 }
@@ -93,6 +95,7 @@ pub(crate) fn read(components: &[Component<'_>], report: &Report) -> Vec<Exporte
                 keeps_refused: false,
             },
             tls: made.tls,
+            source_tls: made.source_tls,
             remote: made.remote,
         });
     }
@@ -106,6 +109,8 @@ pub(crate) struct Made {
     pub(crate) backends: Option<Backends>,
     /// `None`: cleartext.
     pub(crate) tls: Option<TlsOut>,
+    /// Of discovery's server.
+    pub(crate) source_tls: Option<TlsOut>,
     pub(crate) queue: Queue,
     pub(crate) retry: Retry,
     pub(crate) remote: Option<Remote>,
@@ -113,7 +118,8 @@ pub(crate) struct Made {
 
 impl Made {
     pub(crate) fn local(kind: Kind, queue: Queue) -> Made {
-        Made { kind, backends: None, tls: None, queue, retry: Retry::default(), remote: None }
+        let (retry, tls, source_tls) = (Retry::default(), None, None);
+        Made { kind, backends: None, tls, source_tls, queue, retry, remote: None }
     }
 }
 

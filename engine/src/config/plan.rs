@@ -25,6 +25,9 @@ pub struct Plan {
     pub dead_letters: Vec<Option<u16>>,
     /// By destination: how it is reached; `None`: in cleartext.
     pub tls_out: Vec<Option<TlsOut>>,
+    /// By destination: how the server is reached that knows its endpoints; `None`: in cleartext,
+    /// or there is none.
+    pub source_tls: Vec<Option<TlsOut>>,
     pub pipelines: Vec<Pipeline>,
     pub engine: Engine,
     pub telemetry: Telemetry,
@@ -106,7 +109,7 @@ pub struct Tls {
     pub reload_interval: Duration,
 }
 
-/// The `tls` block of an exporter. Its files were good when the plan was made.
+/// The `tls` block of an exporter, or of a registry. Its files were good when the plan was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsOut {
     /// Whom to trust.
@@ -364,6 +367,8 @@ pub struct Engine {
     pub reflection: bool,
     /// `engine.registration`: where this process makes itself known. Default: nowhere.
     pub registration: Option<Registration>,
+    /// How that place is reached; `None`: in cleartext.
+    pub registration_tls: Option<TlsOut>,
     pub priorities: Priorities,
 }
 

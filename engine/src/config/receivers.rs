@@ -59,7 +59,7 @@ pub(crate) const GRPC: Table = Table {
         only("include_metadata", "false", NO_METADATA),
         ignored("read_buffer_size", RING_BUFFERS),
         ignored("write_buffer_size", RING_BUFFERS),
-        block("tls", "TLS. Absent or null: cleartext."),
+        block("tls", "TLS. Absent: cleartext. Empty or null is a mistake."),
         refused("auth", AUTH),
         block("keepalive", "How long connections live; on a shared port, those of `http` as well."),
         refused("max_concurrent_streams", "set `engine.limits.connection_requests_max`"),

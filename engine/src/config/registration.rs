@@ -7,9 +7,10 @@ use forebay_exporters::discovery::Endpoint;
 use forebay_exporters::discovery::registrar::Registration;
 use forebay_exporters::discovery::{consul, etcd};
 
-use super::exporters::discovery::{agent, etcd_server, required, secret};
+use super::exporters::discovery::{SECURED, consul_agent, etcd_server, required, secret};
 use super::exporters::endpoints::the_one;
 use super::keys::{Table, block, value};
+use super::plan::TlsOut;
 use super::problem::Problem;
 use super::section::Section;
 use super::tree::Value;
@@ -35,11 +36,17 @@ pub(crate) const REGISTRATION: Table = Table {
 pub(crate) const CONSUL: Table = Table {
     path: "engine.registration.consul",
     keys: &[
-        value("agent", "host:port", "127.0.0.1:8500", "The local agent, in plain HTTP."),
+        value(
+            "agent",
+            "host:port",
+            "127.0.0.1:8500",
+            "The local agent; `https://` for TLS, there with 8501 where no port is given.",
+        ),
         value("service", "name", "forebay", "What this process is an instance of."),
         value("id", "name", "", "Of this instance. None: the service and the address."),
         value("tags", "list of texts", "[]", "Of this instance."),
         value("token", "text", "", "Sent as `X-Consul-Token`; never shown or logged."),
+        block("tls", SECURED),
         value(
             "forget_after",
             "duration",
@@ -53,16 +60,20 @@ pub(crate) const CONSUL: Table = Table {
 pub(crate) const ETCD: Table = Table {
     path: "engine.registration.etcd",
     keys: &[
-        value("endpoints", "list of host:port", "", "Required: members of the cluster."),
+        value("endpoints", "list of host:port", "", "Required: as for discovery."),
         value("prefix", "text", "/services/forebay/", "The key is this and the instance's id."),
         value("id", "name", "", "Of this instance. None: the address."),
         value("username", "text", "", "None: nobody logs in."),
         value("password", "text", "", "Never shown or logged."),
+        block("tls", SECURED),
     ],
 };
 
+/// Where, as what, and how that place is reached (`None`: in cleartext).
+type Entry = (Registration, Option<TlsOut>);
+
 /// `None`: nobody is told, or the report says why not.
-pub(crate) fn read(engine: &Section<'_>) -> Option<Registration> {
+pub(crate) fn read(engine: &Section<'_>) -> Option<Entry> {
     engine.given("registration")?;
     let section = engine.block("registration", &REGISTRATION);
     let address = required(&section, "address", "where do others find this process?");
@@ -96,7 +107,8 @@ fn consul(
     address: &str,
     meta: BTreeMap<String, String>,
     ttl: Duration,
-) -> Option<Registration> {
+) -> Option<Entry> {
+    let (agent, tls) = consul_agent(section);
     let service = section.value("service", values::text);
     let id = section.read("id", values::text).unwrap_or_else(|| format!("{service}-{address}"));
     let (host, port) = address.rsplit_once(':')?;
@@ -104,8 +116,8 @@ fn consul(
         after if after.is_zero() || after >= Duration::from_secs(60) => Ok(after),
         _ => Err("must be 0 or 1m at least: Consul takes no less".to_owned()),
     });
-    Some(Registration::Consul(consul::Registration {
-        agent: section.value("agent", agent),
+    let registration = consul::Registration {
+        agent,
         token: secret(section, "token"),
         service,
         id,
@@ -115,7 +127,8 @@ fn consul(
         meta,
         check: consul::Check::Ttl(ttl),
         forget_after: Some(forget_after).filter(|after| !after.is_zero()),
-    }))
+    };
+    Some((Registration::Consul(registration), tls))
 }
 
 fn etcd(
@@ -123,13 +136,13 @@ fn etcd(
     address: String,
     attributes: BTreeMap<String, String>,
     ttl: Duration,
-) -> Option<Registration> {
-    let (members, user) = etcd_server(section);
+) -> Option<Entry> {
+    let (members, user, tls) = etcd_server(section);
     let prefix = section.value("prefix", values::text);
     let id = section.read("id", values::text).unwrap_or_else(|| address.clone());
     let key = format!("{prefix}{id}");
     let registration = etcd::Registration { members, user, key, address, attributes, ttl };
-    (!registration.members.is_empty()).then_some(Registration::Etcd(registration))
+    (!registration.members.is_empty()).then_some((Registration::Etcd(registration), tls))
 }
 
 fn attributes(section: &Section<'_>) -> BTreeMap<String, String> {

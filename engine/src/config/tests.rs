@@ -7,6 +7,7 @@ mod flows;
 mod http3;
 mod plans;
 mod problems;
+mod registries;
 mod robustness;
 mod tls;
 mod tls_out;

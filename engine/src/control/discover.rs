@@ -59,13 +59,16 @@ pub fn clusters(plan: &Plan) -> Vec<Arc<Cluster>> {
 
 /// Starts a task for each source that can change; they end with the process.
 pub fn follow_all(view: &View) {
-    let destinations = view.plan.destinations.iter();
-    for ((destination, cluster), known) in destinations.zip(&view.clusters).zip(&view.discovered) {
+    let destinations = view.plan.destinations.iter().enumerate();
+    for (((index, destination), cluster), known) in
+        destinations.zip(&view.clusters).zip(&view.discovered)
+    {
         if matches!(destination.backends.discovery, Discovery::Static(_)) {
             continue;
         }
         let backends = &destination.backends;
-        let watcher = Watcher::with(backends.discovery.clone(), backends.pace, Limits::default());
+        let discovery = view.tls.discovery(index, backends.discovery.clone());
+        let watcher = Watcher::with(discovery, backends.pace, Limits::default());
         known.note(Instant::now(), watcher.status());
         let name = destination.name.clone();
         tokio::spawn(follow(name, watcher, Arc::clone(cluster), Arc::clone(known)));

@@ -23,7 +23,7 @@ pub struct Registered {
 
 /// `None`: the configuration names no registry.
 pub fn start(view: &Arc<View>) -> Option<Registered> {
-    let registration = view.plan.engine.registration.clone()?;
+    let registration = view.tls.registration(view.plan.engine.registration.clone()?);
     let (leave, told) = oneshot::channel();
     let task = tokio::spawn(keep(registration, view.clone(), told));
     Some(Registered { leave, task })

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_net::quic;
 use forebay_net::request::Nanos;
@@ -51,7 +51,7 @@ impl Door {
 impl Site for Door {
     type Settings = Settings;
 
-    fn read(&self) -> Result<Settings, String> {
+    fn read(&self, _before: &Settings, _now: Instant) -> Result<Settings, String> {
         read(&self.tls)
     }
 
@@ -65,11 +65,16 @@ impl Site for Door {
         self.tls.reload_interval
     }
 
+    fn is_in_doubt(&self) -> bool {
+        false
+    }
+
     fn sign(&self) -> Sign<'_> {
         Sign {
             receiver: Some(&self.receiver),
             protocols: Some(self.protocols),
             exporter: None,
+            registry: None,
             judges: "clients",
             is_unverified: false,
         }

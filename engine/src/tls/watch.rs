@@ -6,6 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forebay_net::tls::settings::{Shown, ShownKind};
 
+use super::looks::Place;
+use super::store::PAUSE;
+
 /// A certificate with less time left is warned of, once a day.
 const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 const WARN_AGAIN: Duration = Duration::from_secs(24 * 3600);
@@ -15,8 +18,8 @@ pub trait Site {
     /// All that the files hold.
     type Settings: PartialEq;
 
-    /// What the files hold now.
-    fn read(&self) -> Result<Self::Settings, String>;
+    /// What the files hold now, as far as it is to be believed; `before` is in use.
+    fn read(&self, before: &Self::Settings, now: Instant) -> Result<Self::Settings, String>;
 
     /// Tries what was read, and if it is good gives it to new connections. Returns the certificates
     /// that are shown there.
@@ -24,6 +27,10 @@ pub trait Site {
 
     /// Zero: only when asked.
     fn reload_interval(&self) -> Duration;
+
+    /// Whether what was read last is not believed yet, and to be read again in [`PAUSE`] whatever
+    /// the interval is.
+    fn is_in_doubt(&self) -> bool;
 
     fn sign(&self) -> Sign<'_>;
 }
@@ -33,6 +40,8 @@ pub struct Sign<'a> {
     pub receiver: Option<&'a str>,
     pub protocols: Option<&'a str>,
     pub exporter: Option<&'a str>,
+    /// What a registry is asked or told: `discovery`, `registration`.
+    pub registry: Option<&'static str>,
     /// Who refuses to go on once a certificate has expired.
     pub judges: &'static str,
     /// The peer is not verified.
@@ -86,14 +95,53 @@ impl<S: Site> Watch<S> {
         (self.reloads.load(Ordering::Relaxed), self.failed_reloads.load(Ordering::Relaxed))
     }
 
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        let interval = self.site.reload_interval();
-        !interval.is_zero() && now.saturating_duration_since(self.kept().read_at) >= interval
+    /// What is in use, and is compared with its files now.
+    fn settings_at(&self, now: Instant) -> Arc<S::Settings> {
+        let mut kept = self.kept();
+        kept.read_at = now;
+        kept.settings.clone()
     }
 
-    pub(super) fn reload(&self, now: Instant) {
+    /// What the files have that `before` has not, if anything; it is in use then.
+    fn renewed(&self, before: &S::Settings, now: Instant) -> Result<Renewed<S::Settings>, String> {
+        let settings = self.site.read(before, now)?;
+        if settings == *before {
+            return Ok(None);
+        }
+        let shown = self.site.adopt(&settings)?;
+        Ok(Some((settings, shown)))
+    }
+
+    /// Nothing that holds it can panic halfway through a change.
+    fn kept(&self) -> MutexGuard<'_, Kept<S::Settings>> {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl<S> Place for Watch<S>
+where
+    S: Site<Settings: Send + Sync> + Send + Sync,
+{
+    fn name(&self) -> String {
+        let Sign { receiver, protocols, exporter, registry, .. } = self.site.sign();
+        let parts = [
+            receiver.map(|receiver| format!("receiver {receiver}")),
+            protocols.map(|protocols| format!("({protocols})")),
+            exporter.map(|exporter| format!("exporter {exporter}")),
+            registry.map(str::to_owned),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let interval = self.site.reload_interval();
+        let age = now.saturating_duration_since(self.kept().read_at);
+        age >= interval && !interval.is_zero() || age >= PAUSE && self.site.is_in_doubt()
+    }
+
+    fn reload(&self, now: Instant) {
         let settings = self.settings_at(now);
-        let renewed = self.renewed(&settings);
+        let renewed = self.renewed(&settings, now);
         let sign = self.site.sign();
         let mut kept = self.kept();
         match renewed {
@@ -106,6 +154,7 @@ impl<S: Site> Watch<S> {
                     receiver = sign.receiver,
                     protocols = sign.protocols,
                     exporter = sign.exporter,
+                    registry = sign.registry,
                     "Reloaded TLS certificates: new connections get them"
                 );
             }
@@ -117,6 +166,7 @@ impl<S: Site> Watch<S> {
                     receiver = sign.receiver,
                     protocols = sign.protocols,
                     exporter = sign.exporter,
+                    registry = sign.registry,
                     why,
                     "New TLS files can't be used: the old ones stay in use, and go on until they \
                      expire. Repair the files; they are looked at again by themselves \
@@ -127,7 +177,7 @@ impl<S: Site> Watch<S> {
         }
     }
 
-    pub(super) fn warn(&self, now: Instant, wall: SystemTime) {
+    fn warn(&self, now: Instant, wall: SystemTime) {
         let mut kept = self.kept();
         if kept.warned_at.is_some_and(|at| now.saturating_duration_since(at) < WARN_AGAIN) {
             return;
@@ -135,15 +185,7 @@ impl<S: Site> Watch<S> {
         kept.warned_at = Some(now);
         let sign = self.site.sign();
         if sign.is_unverified {
-            tracing::warn!(
-                exporter = sign.exporter,
-                cost = "whoever answers in the destination's place gets this exporter's telemetry \
-                        and the credentials in its headers, and may throw them away",
-                hint = "set tls.ca_file to the CA of the destination's certificate, and remove \
-                        insecure_skip_verify",
-                "TLS without verification: insecure_skip_verify is true, so any certificate is \
-                 taken for the destination's"
-            );
+            warn_of_unverified(&sign);
         }
         let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
         for shown in &kept.shown {
@@ -157,6 +199,7 @@ impl<S: Site> Watch<S> {
                 tracing::warn!(
                     receiver = sign.receiver,
                     exporter = sign.exporter,
+                    registry = sign.registry,
                     certificate = shown.name,
                     subject = shown.subject,
                     hours_left = left / 3600,
@@ -167,28 +210,29 @@ impl<S: Site> Watch<S> {
             }
         }
     }
+}
 
-    /// What is in use, and is compared with its files now.
-    fn settings_at(&self, now: Instant) -> Arc<S::Settings> {
-        let mut kept = self.kept();
-        kept.read_at = now;
-        kept.settings.clone()
-    }
-
-    /// What the files have that `before` has not, if anything; it is in use then.
-    fn renewed(&self, before: &S::Settings) -> Result<Renewed<S::Settings>, String> {
-        let settings = self.site.read()?;
-        if settings == *before {
-            return Ok(None);
+fn warn_of_unverified(sign: &Sign<'_>) {
+    let cost = match sign.registry {
+        None => {
+            "whoever answers in the destination's place gets this exporter's telemetry and the \
+             credentials in its headers, and may throw them away"
         }
-        let shown = self.site.adopt(&settings)?;
-        Ok(Some((settings, shown)))
-    }
-
-    /// Nothing that holds it can panic halfway through a change.
-    fn kept(&self) -> MutexGuard<'_, Kept<S::Settings>> {
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+        Some(_) => {
+            "whoever answers in the registry's place gets its token or password, and says where \
+             telemetry goes"
+        }
+    };
+    tracing::warn!(
+        exporter = sign.exporter,
+        registry = sign.registry,
+        cost,
+        hint = "set tls.ca_file to the CA of the peer's certificate, and remove \
+                insecure_skip_verify",
+        "TLS without verification: insecure_skip_verify is true, so any certificate is taken for \
+         {}'s",
+        sign.judges
+    );
 }
 
 fn warn_of_late(sign: &Sign<'_>, list: &Shown, hours_late: i64) {

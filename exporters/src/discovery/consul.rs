@@ -2,8 +2,6 @@
 //!
 //! Who counts as healthy is decided as Consul's own DNS does it: an instance with a critical check
 //! is out, one with a warning has the weight it asked for in that case.
-//!
-//! TLS is not spoken: the agent that this is meant for runs on the same host.
 
 use std::time::Duration;
 
@@ -19,11 +17,13 @@ use super::source::{Again, Answer, Failure, Look, Source};
 mod registration;
 
 pub use self::registration::{Check, Registration};
-pub use super::http::Address;
+pub use super::http::{Address, Scheme};
 
 pub(super) use self::registration::Registered;
 
 pub const PORT_DEFAULT: u16 = 8500;
+/// Where Consul's own manual has HTTPS.
+pub const PORT_TLS_DEFAULT: u16 = 8501;
 pub const PACE: Pace = Pace {
     interval_min: Duration::from_secs(1),
     interval_max: Duration::from_secs(60),

@@ -4,10 +4,14 @@
 //! the watch that begins right behind it are one look; the following looks wait on the watch, and
 //! at [`Pace::interval_max`] a new snapshot checks that the watch still lives.
 //!
-//! TLS is not spoken: use a gateway or proxy on the same host where etcd wants it.
+//! With client certificates etcd's own JSON gateway is a client of etcd, by the server's
+//! certificate: that one has to be good for clients, too.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use forebay_net::tls::outward::Initiator;
 
 use self::api::{Client, Watched};
 use super::endpoint::{Endpoint, shortened};
@@ -20,7 +24,7 @@ mod member;
 mod registration;
 
 pub use self::registration::Registration;
-pub use super::http::Address;
+pub use super::http::{Address, Scheme};
 
 pub(super) use self::registration::Registered;
 
@@ -57,6 +61,13 @@ pub struct User {
 impl Etcd {
     pub fn of(member: Address, prefix: impl Into<String>) -> Etcd {
         Etcd { members: vec![member], prefix: prefix.into(), port_default: None, user: None }
+    }
+}
+
+/// Reaches all members through TLS.
+pub(super) fn secure(members: &mut [Address], initiator: &Arc<Initiator>) {
+    for member in members {
+        *member = member.clone().secured(initiator);
     }
 }
 

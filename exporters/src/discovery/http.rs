@@ -1,21 +1,28 @@
 //! HTTP/1.1 to a registry: one question, or one answer that never ends, read line by line.
 //!
 //! Starts no task: a connection lives inside of the future that uses it. Always: answers, lines
-//! and waits are bounded, and neither a header nor a body of ours appears in an error.
+//! and waits are bounded, and neither a header nor a body of ours appears in an error. An address
+//! with `https` is never spoken to in cleartext.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use forebay_net::tls::fault::Fault;
+use forebay_net::tls::outward::{Initiator, server_name};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::endpoint::shortened;
 use super::secret::Secret;
@@ -23,36 +30,70 @@ use super::secret::Secret;
 /// Of one answer, and of one line of an endless answer.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
-/// Where a registry listens: `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a registry listens: `http://host:port`, `https://host:port` or `host:port`.
+#[derive(Clone, Debug)]
 pub struct Address {
     host: String,
     port: u16,
+    scheme: Option<Scheme>,
+    /// `None`: cleartext.
+    initiator: Option<Arc<Initiator>>,
+}
+
+/// As it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
 }
 
 impl Address {
     pub fn parse(text: &str, port_default: u16) -> Result<Address, String> {
-        let bad = |why: &str| format!("\"{}\": {why}; write http://host:port", shortened(text));
+        let bad = |why: &str| {
+            let text = shortened(text);
+            format!("\"{text}\": {why}; write http://host:port or https://host:port")
+        };
         let with_scheme = match text.contains("://") {
             true => text.to_owned(),
             false => format!("http://{text}"),
         };
         let uri = Uri::from_str(&with_scheme).map_err(|_| bad("no URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(bad("only plain HTTP is spoken with registries"));
-        }
+        let scheme = match uri.scheme_str() {
+            Some("http") => Scheme::Http,
+            Some("https") => Scheme::Https,
+            _ => return Err(bad("only HTTP is spoken with registries")),
+        };
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             // Not repeated in the message: what stands before the @ is a password.
             return Err("a registry's URL must not hold a user and a password".to_owned());
         }
         let host = uri.host().ok_or_else(|| bad("it names no host"))?.to_owned();
-        Ok(Address { host, port: uri.port_u16().unwrap_or(port_default) })
+        let scheme = text.contains("://").then_some(scheme);
+        let port = uri.port_u16().unwrap_or(port_default);
+        Ok(Address { host, port, scheme, initiator: None })
+    }
+
+    /// `None`: it was written without one.
+    pub fn scheme(&self) -> Option<Scheme> {
+        self.scheme
+    }
+
+    /// The same place, reached through TLS with what `initiator` has for each new connection.
+    pub fn secured(self, initiator: &Arc<Initiator>) -> Address {
+        Address { initiator: Some(Arc::clone(initiator)), ..self }
+    }
+
+    /// What a request calls the peer.
+    fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
     }
 }
 
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        let is_secured = self.initiator.is_some() || self.scheme == Some(Scheme::Https);
+        let scheme = if is_secured { "https://" } else { "" };
+        write!(f, "{scheme}{}:{}", self.host, self.port)
     }
 }
 
@@ -213,25 +254,71 @@ async fn send(address: &Address, ask: Ask) -> Result<(Response<Incoming>, Link),
     let host = address.host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, address.port)).await.map_err(|e| refused(&e))?;
     stream.set_nodelay(true).map_err(|e| refused(&e))?;
+    match (&address.initiator, address.scheme) {
+        (Some(initiator), _) => {
+            let stream = secured(initiator, host, stream).await.map_err(|e| refused(&e))?;
+            converse(address, ask, stream).await
+        }
+        (None, Some(Scheme::Https)) => Err(refused(&"there are no terms for TLS")),
+        (None, _) => converse(address, ask, stream).await,
+    }
+}
+
+async fn secured(
+    initiator: &Initiator,
+    host: &str,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, String> {
+    let security = initiator.security();
+    let name = match &security.name {
+        Some(name) => name.clone(),
+        None => server_name(host)?,
+    };
+    let connector = TlsConnector::from(Arc::clone(&security.config));
+    connector.connect(name, stream).await.map_err(|error| Fault::told(&error))
+}
+
+async fn converse<S>(
+    address: &Address,
+    ask: Ask,
+    stream: S,
+) -> Result<(Response<Incoming>, Link), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let refused = |error: &hyper::Error| format!("{address}: {}", said(error));
     let (mut sender, connection) =
-        handshake(TokioIo::new(stream)).await.map_err(|e| refused(&e))?;
+        handshake(TokioIo::new(stream)).await.map_err(|error| refused(&error))?;
     let mut request = Request::builder()
         .method(ask.method)
         .uri(&ask.path)
-        .header("host", address.to_string())
+        .header("host", address.authority())
         .header("user-agent", crate::identity::user_agent());
     for (name, value) in ask.headers {
         request = request.header(name, value);
     }
-    let request = request.body(Full::new(ask.body)).map_err(|e| refused(&e))?;
+    let request =
+        request.body(Full::new(ask.body)).map_err(|error| format!("{address}: {error}"))?;
     let response = sender.send_request(request);
     let connection = Box::pin(async move {
         // How it ended is told to whoever waits for the answer.
         let _ = connection.await;
     });
     let mut link = Link { connection: Some(connection), _sender: sender };
-    let response = link.drive(response).await.map_err(|e| refused(&e))?;
+    let response = link.drive(response).await.map_err(|error| refused(&error))?;
     Ok((response, link))
+}
+
+/// hyper's error with its cause, which of TLS 1.3 may be that the server refuses our certificate:
+/// it says so after the handshake has ended on this side.
+fn said(error: &hyper::Error) -> String {
+    let cause = std::error::Error::source(error);
+    let of_line = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    match (of_line, cause) {
+        (Some(error), _) => Fault::told(error),
+        (None, Some(cause)) => format!("{error}: {cause}"),
+        (None, None) => error.to_string(),
+    }
 }
 
 async fn within<T>(

@@ -11,7 +11,10 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
+
+use forebay_net::tls::outward::Initiator;
 
 use self::pulse::Pulse;
 use super::event::{Recovered, Trouble};
@@ -25,6 +28,17 @@ pub mod pulse;
 pub enum Registration {
     Consul(consul::Registration),
     Etcd(etcd::Registration),
+}
+
+impl Registration {
+    /// The same, told through TLS.
+    pub fn secured(mut self, initiator: &Arc<Initiator>) -> Registration {
+        match &mut self {
+            Registration::Consul(consul) => consul.agent = consul.agent.clone().secured(initiator),
+            Registration::Etcd(etcd) => etcd::secure(&mut etcd.members, initiator),
+        }
+        self
+    }
 }
 
 /// How this process is, in its own words.

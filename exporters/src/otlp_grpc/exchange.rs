@@ -232,6 +232,7 @@ impl Exchange {
             turned
         });
         or(moving, self.watch()).await;
+        cable.stream.end().await;
     }
 
     /// One turn: what came is read, and what is due is sent.

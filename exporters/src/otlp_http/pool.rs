@@ -3,7 +3,8 @@
 //! Always: no more requests are in flight than there are permits, and no more connections are
 //! idle than that; an idle connection is closed after the idle timeout, and one that is too old as
 //! soon as a new one was made for its next request; one that nobody holds any more is closed at
-//! once, whatever its peer does. Starts one task per connection, none per request.
+//! once, whatever its peer does, but for the goodbye of TLS, which has a moment. Starts one task
+//! per connection, none per request.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -250,7 +251,18 @@ impl Pool {
         spawn(async move {
             // How it ended is told to whoever waits for an answer on it.
             let unused = or(let_go(&watched), long_idle(&watched.idle_since, idle_timeout));
-            or(async { drop(connection.await) }, unused).await;
+            let mut connection = connection;
+            let is_over = async {
+                drop((&mut connection).await);
+                false
+            };
+            let is_unused = async {
+                unused.await;
+                true
+            };
+            if or(is_over, is_unused).await {
+                connection.into_parts().io.end().await;
+            }
             drop(counted);
         });
         let age = self.rules.age_max.map(|age| age.mul_f64(0.9 + 0.2 * fastrand::f64()));

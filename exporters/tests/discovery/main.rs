@@ -17,4 +17,6 @@ mod name_server;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod secured;
+#[cfg(test)]
 mod server;

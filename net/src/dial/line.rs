@@ -2,14 +2,20 @@
 //!
 //! Adds nothing of its own: each call is the stream's.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use futures_lite::future::or;
 use hyper::rt::ReadBufCursor;
 
 use super::secured::Secured;
-use crate::glommio_io::Stream;
+use crate::glommio_io::{Stream, sleep};
+
+/// A peer that takes nothing gets no goodbye: nobody waits longer for it.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves `hyper`, and whoever brings slices.
 pub enum Line {
@@ -23,6 +29,15 @@ impl Line {
         match self {
             Line::Plain(_) => None,
             Line::Secured(secured) => secured.protocol(),
+        }
+    }
+
+    /// Closes a line that is needed no more, and of one with TLS tells the peer so, who could not
+    /// know else whether somebody cut it off. Bounded in time, and nobody hears whether it went.
+    pub async fn end(self) {
+        if let Line::Secured(mut secured) = self {
+            let goodbye = async { drop(poll_fn(|cx| secured.poll_shutdown(cx)).await) };
+            or(goodbye, sleep(GOODBYE_PATIENCE)).await;
         }
     }
 

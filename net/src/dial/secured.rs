@@ -27,6 +27,19 @@ const PLAIN_BYTES: usize = 16 << 10;
 const BROKEN_OFF: &str = "the server closed in the middle of the TLS handshake: does it speak TLS on \
                           this port?";
 
+const CUT_OFF: &str = "the server closed without ending TLS (close_notify), so the end of what it \
+                       said may be missing";
+
+/// What a look at the line has brought.
+enum Came {
+    /// So many, of plaintext.
+    Bytes(usize),
+    /// The peer said that no more comes.
+    Goodbye,
+    /// No more comes, and nobody said so.
+    CutOff,
+}
+
 /// A stream whose peer has proved who it is, and whose bytes nobody else reads.
 pub struct Secured {
     stream: Stream,
@@ -78,18 +91,32 @@ impl Secured {
         self.session.alpn_protocol()
     }
 
-    /// What came. Nothing: the peer sends no more.
+    /// What came. Nothing: the peer sends no more, whether it said so or not: this is for protocols
+    /// in which every message has an end of its own.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        self.poll_receive_up_to(cx, PLAIN_BYTES)
+        let came = ready!(self.poll_came(cx, PLAIN_BYTES))?;
+        Poll::Ready(Ok(match came {
+            Came::Bytes(count) => &self.plain[..count],
+            Came::Goodbye | Came::CutOff => &[],
+        }))
     }
 
-    /// The same, and never more than `bytes_max`, which is not zero.
+    /// The same for protocols in which a message may end with the line: a peer that closes without
+    /// saying so is an error, for anybody could have cut it off. Never more than `bytes_max`, which
+    /// is not zero.
     pub fn poll_receive_up_to(
         &mut self,
         cx: &mut Context<'_>,
         bytes_max: usize,
     ) -> Poll<io::Result<&[u8]>> {
-        let room = bytes_max.min(PLAIN_BYTES);
+        match ready!(self.poll_came(cx, bytes_max.min(PLAIN_BYTES)))? {
+            Came::Bytes(count) => Poll::Ready(Ok(&self.plain[..count])),
+            Came::Goodbye => Poll::Ready(Ok(&[])),
+            Came::CutOff => Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, CUT_OFF))),
+        }
+    }
+
+    fn poll_came(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<Came>> {
         // What waits to be sent must not wait for an answer.
         if self.deaf.is_none()
             && let Poll::Ready(Err(error)) = self.poll_flush(cx)
@@ -98,17 +125,16 @@ impl Secured {
         }
         loop {
             match self.session.reader().read(&mut self.plain[..room]) {
-                Ok(0) => return Poll::Ready(self.ended()),
-                Ok(count) => return Poll::Ready(Ok(&self.plain[..count])),
+                Ok(0) => return Poll::Ready(self.ended(Came::Goodbye)),
+                Ok(count) => return Poll::Ready(Ok(Came::Bytes(count))),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Many servers close without saying so; above TLS every message has its end.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Poll::Ready(self.ended());
+                    return Poll::Ready(self.ended(Came::CutOff));
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
             if self.broken.is_some() {
-                return Poll::Ready(self.ended());
+                return Poll::Ready(self.ended(Came::CutOff));
             }
             // An alert says more than a socket that takes nothing, and an answer before it counts.
             if let Err(error) = ready!(self.poll_feed(cx)) {
@@ -186,9 +212,9 @@ impl Secured {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    fn ended(&mut self) -> io::Result<&[u8]> {
+    fn ended(&mut self, end: Came) -> io::Result<Came> {
         let broken = self.broken.take();
-        broken.or_else(|| self.deaf.take()).map_or(Ok(&[]), Err)
+        broken.or_else(|| self.deaf.take()).map_or(Ok(end), Err)
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -42,6 +42,13 @@ impl Fault {
         }
     }
 
+    /// What to say of an error of a line that another adapter of rustls' made: of TLS the words of
+    /// a fault, else the error's own.
+    pub fn told(error: &io::Error) -> String {
+        let within = error.get_ref().and_then(|within| within.downcast_ref::<rustls::Error>());
+        within.map_or_else(|| error.to_string(), |error| Fault::of(error).to_string())
+    }
+
     /// Whether TLS is what failed in `error`, or in what it stems from.
     pub fn is_in(error: &(dyn Error + 'static)) -> bool {
         let mut next = Some(error);

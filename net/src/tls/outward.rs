@@ -5,6 +5,7 @@
 //!   then.
 //! - Faults are sentences for an operator, and never show a key.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -23,6 +24,12 @@ use crate::dial::Security;
 
 /// What a destination with TLS has, shared by all cores.
 pub struct Initiator(ArcSwap<Security>);
+
+impl fmt::Debug for Initiator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Initiator")
+    }
+}
 
 impl Initiator {
     pub fn new(security: Security) -> Initiator {

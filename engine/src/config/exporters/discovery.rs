@@ -12,15 +12,24 @@ use forebay_exporters::discovery::secret::Secret;
 use forebay_exporters::discovery::{Discovery, Endpoint};
 
 use super::endpoints::{self, Found};
+use super::tls::{Way, Ways};
 use crate::config::keys::{Table, block, ignored, refused, value};
+use crate::config::plan::TlsOut;
 use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::values;
+
+/// What is spoken with registries, by its ALPN name.
+const REGISTRY_PROTOCOL: &str = "http/1.1";
 
 pub(crate) const NO_K8S: &str = "set dns with the name of a headless service: it has an address for \
      each ready pod, and forebay follows them";
 pub(crate) const NO_CLOUD_MAP: &str = "set dns with the name that Cloud Map keeps in Route 53; it \
      has an address for each healthy instance";
+
+/// Of a registry's `tls`.
+pub(crate) const SECURED: &str = "Whom to trust, and what to show, where the scheme is `https`, or \
+     there is none: an exporter's `tls` block with all of its keys.";
 
 pub(crate) const DISCOVERY: Table = Table {
     path: "exporters.<otlp_grpc|otlp_http>[/name].discovery",
@@ -86,11 +95,17 @@ pub(crate) const DNS_SRV: Table = Table {
 pub(crate) const CONSUL: Table = Table {
     path: "exporters.<otlp_grpc|otlp_http>[/name].discovery.consul",
     keys: &[
-        value("agent", "host:port", "127.0.0.1:8500", "The local agent, in plain HTTP."),
+        value(
+            "agent",
+            "host:port",
+            "127.0.0.1:8500",
+            "The local agent; `https://` for TLS, there with 8501 where no port is given.",
+        ),
         value("service", "name", "", "Required."),
         value("tags", "list of texts", "[]", "An instance must have all of them."),
         value("datacenter", "name", "", "None: the agent's own."),
         value("token", "text", "", "Sent as `X-Consul-Token`; never shown or logged."),
+        block("tls", SECURED),
         value("stale", "true or false", "true", "Any server may answer, and not the leader alone."),
     ],
 };
@@ -102,12 +117,14 @@ pub(crate) const ETCD: Table = Table {
             "endpoints",
             "list of host:port",
             "",
-            "Required: members of the cluster. Where one fails, the next is asked.",
+            "Required: members of the cluster, with `https://` for TLS. Where one fails, the next \
+             is asked.",
         ),
         value("prefix", "text", "", "Required: `/services/collector/`, with its last slash."),
         value("port", "port", "", "For values that name none. None: they are left out."),
         value("username", "text", "", "None: nobody logs in."),
         value("password", "text", "", "Never shown or logged."),
+        block("tls", SECURED),
     ],
 };
 
@@ -124,14 +141,13 @@ pub(crate) fn read(section: &Section<'_>, port_default: u16) -> Option<Found> {
         return None;
     };
     let found = match kind {
-        "static" => fixed(&section.block(kind, &STATIC)),
-        "file" => file(&section.block(kind, &FILE)),
-        "dns" => dns(&section.block(kind, &DNS), port_default),
-        "dns_srv" => dns_srv(&section.block(kind, &DNS_SRV)),
+        "static" => fixed(&section.block(kind, &STATIC)).map(Found::by),
+        "file" => file(&section.block(kind, &FILE)).map(Found::by),
+        "dns" => dns(&section.block(kind, &DNS), port_default).map(Found::by),
+        "dns_srv" => dns_srv(&section.block(kind, &DNS_SRV)).map(Found::by),
         "consul" => consul(&section.block(kind, &CONSUL)),
         _ => etcd(&section.block(kind, &ETCD)),
     }?;
-    let found = Found::by(found);
     Some(Found { pace: paced(found.pace, interval), ..found })
 }
 
@@ -208,34 +224,53 @@ fn dns_srv(section: &Section<'_>) -> Option<Discovery> {
     Some(Discovery::DnsSrv(DnsSrv { service, server, families }))
 }
 
-fn consul(section: &Section<'_>) -> Option<Discovery> {
-    let agent = section.value("agent", agent);
+fn consul(section: &Section<'_>) -> Option<Found> {
+    let (agent, tls) = consul_agent(section);
     let tags = section.texts("tags").into_iter().map(|(tag, _)| tag.to_owned()).collect();
     let datacenter = section.read("datacenter", values::text);
     let (token, stale) = (secret(section, "token"), section.flag("stale"));
     let service = required(section, "service", "which service's instances are the endpoints?")?;
-    Some(Discovery::Consul(Consul { agent, service, tags, datacenter, token, stale }))
+    let consul = Consul { agent, service, tags, datacenter, token, stale };
+    Some(Found { source_tls: tls, ..Found::by(Discovery::Consul(consul)) })
 }
 
-fn etcd(section: &Section<'_>) -> Option<Discovery> {
+fn etcd(section: &Section<'_>) -> Option<Found> {
     let port_default = section.read("port", endpoints::port);
-    let (members, user) = etcd_server(section);
+    let (members, user, tls) = etcd_server(section);
     let prefix = required(section, "prefix", "below which keys are the endpoints?")?;
     let members = Some(members).filter(|members| !members.is_empty())?;
-    Some(Discovery::Etcd(Etcd { members, prefix, port_default, user }))
+    let etcd = Etcd { members, prefix, port_default, user };
+    Some(Found { source_tls: tls, ..Found::by(Discovery::Etcd(etcd)) })
 }
 
-pub(crate) fn agent(text: &str) -> Result<consul::Address, String> {
-    consul::Address::parse(text, consul::PORT_DEFAULT).map_err(|fault| format!("is wrong: {fault}"))
+/// The local agent, and how it is reached; `None`: in cleartext.
+pub(crate) fn consul_agent(section: &Section<'_>) -> (consul::Address, Option<TlsOut>) {
+    let agent = section.value("agent", |text| {
+        let port_default = match text.starts_with("https://") {
+            true => consul::PORT_TLS_DEFAULT,
+            false => consul::PORT_DEFAULT,
+        };
+        let agent = consul::Address::parse(text, port_default);
+        agent.map_err(|fault| format!("is wrong: {fault}"))
+    });
+    let ways = Ways::to_registry(section);
+    ways.note(way(agent.scheme()));
+    (agent, ways.settled(REGISTRY_PROTOCOL, None))
 }
 
-/// Members of an etcd cluster and who logs in there.
-pub(crate) fn etcd_server(section: &Section<'_>) -> (Vec<etcd::Address>, Option<User>) {
+/// Members of an etcd cluster, who logs in there, and how they are reached; `None`: in cleartext.
+pub(crate) fn etcd_server(
+    section: &Section<'_>,
+) -> (Vec<etcd::Address>, Option<User>, Option<TlsOut>) {
     required_list(section, "endpoints");
+    let ways = Ways::to_registry(section);
     let mut members = Vec::new();
     for (text, _) in section.texts("endpoints") {
         match etcd::Address::parse(text, etcd::PORT_DEFAULT) {
-            Ok(member) => members.push(member),
+            Ok(member) => {
+                ways.note(way(member.scheme()));
+                members.push(member);
+            }
             Err(fault) => {
                 section.fault("endpoints", &format!("has a member that is none: {fault}"))
             }
@@ -248,7 +283,14 @@ pub(crate) fn etcd_server(section: &Section<'_>) -> (Vec<etcd::Address>, Option<
         section.fault(key, "is missing: one of username and password is of no use");
     }
     let user = name.zip(password).map(|(name, password)| User { name, password });
-    (members, user)
+    (members, user, ways.settled(REGISTRY_PROTOCOL, None))
+}
+
+fn way(scheme: Option<etcd::Scheme>) -> Option<Way> {
+    scheme.map(|scheme| match scheme {
+        etcd::Scheme::Http => Way::Cleartext,
+        etcd::Scheme::Https => Way::Tls,
+    })
 }
 
 pub(crate) fn secret(section: &Section<'_>, name: &str) -> Option<Secret> {

@@ -11,6 +11,7 @@ use http::uri::Authority;
 
 use super::discovery;
 use crate::config::keys::{Table, value};
+use crate::config::plan::TlsOut;
 use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::tree::{Node, Value};
@@ -35,6 +36,8 @@ pub(crate) struct Found {
     pub(crate) pace: Pace,
     /// What requests call the peer, where what is found are addresses of one name.
     pub(crate) name: Option<String>,
+    /// How the source itself is reached; `None`: in cleartext, or it is no server.
+    pub(crate) source_tls: Option<TlsOut>,
 }
 
 /// One text that says where to send.
@@ -50,7 +53,7 @@ impl Found {
             Discovery::Dns(dns) => Some(name_of(dns)),
             _ => None,
         };
-        Found { pace: discovery.pace(), discovery, name }
+        Found { pace: discovery.pace(), discovery, name, source_tls: None }
     }
 
     pub(crate) fn at(address: &str) -> Option<Found> {

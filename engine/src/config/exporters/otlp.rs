@@ -223,11 +223,12 @@ pub(crate) fn grpc(section: &Section<'_>) -> Option<Made> {
     let found = grpc_fleet(section, &ways);
     let name = ways.authority().or_else(|| found.as_ref()?.name.clone());
     let settings = grpc_settings(section, name);
+    let source_tls = found.as_ref().and_then(|found| found.source_tls.clone());
     let backends = found.map(|found| guarded(section, found, settings.timeout, true));
     let tls = ways.settled("h2", settings.authority.as_deref());
     // Last: all of the section's problems shall be found before it may be missing.
     let made = remote(section, section, section, Kind::OtlpGrpc(settings), backends, Vec::new());
-    Some(Made { tls, ..made? })
+    Some(Made { tls, source_tls, ..made? })
 }
 
 /// `name`: what requests call the peer unless `authority` says otherwise.
@@ -282,6 +283,7 @@ pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
         true => found,
         false => urls.and_then(|urls| Found::at(&address(&urls[0]))),
     };
+    let source_tls = found.as_ref().and_then(|found| found.source_tls.clone());
     let backends = found.map(|found| guarded(section, found, settings.timeout, false));
     // Where many share a URL, its host is what each of them must prove to be.
     let named = has_fleet && !settings.authority_of_endpoint;
@@ -289,7 +291,7 @@ pub(crate) fn http(section: &Section<'_>) -> Option<Made> {
     let tls = ways.settled("http/1.1", name.as_deref());
     let kind = Kind::OtlpHttp(settings);
     let made = remote(section, section, section, kind, backends, signals_missing);
-    Some(Made { tls, ..made? })
+    Some(Made { tls, source_tls, ..made? })
 }
 
 /// `host:port` of a URL.
@@ -331,6 +333,7 @@ pub(crate) fn remote(
         kind,
         backends: None,
         tls: None,
+        source_tls: None,
     };
     Some(Made { backends: Some(backends?), ..made })
 }

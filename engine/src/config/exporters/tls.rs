@@ -103,6 +103,22 @@ pub(crate) struct Ways<'a> {
 
 impl<'a> Ways<'a> {
     pub(crate) fn of(exporter: &Section<'a>) -> Ways<'a> {
+        let place = FLEET.iter().find(|key| exporter.entry(key).is_some());
+        let place = place.map_or(&exporter.place, |key| exporter.place_of(key)).clone();
+        Ways::from(exporter, place)
+    }
+
+    /// To a registry: without a scheme it is reached as it always was, in cleartext, unless the
+    /// block stands there, with or without anything in it.
+    pub(crate) fn to_registry(registry: &Section<'a>) -> Ways<'a> {
+        let ways = Ways::from(registry, registry.place.clone());
+        match registry.entry("tls") {
+            Some(_) => ways,
+            None => Ways { otherwise: Way::Cleartext, ..ways },
+        }
+    }
+
+    fn from(exporter: &Section<'a>, place: Place) -> Ways<'a> {
         let section = exporter.block("tls", &TLS);
         let is_insecure = section.flag("insecure");
         // A variable that lost its value must widen nobody's trust, nor turn TLS off.
@@ -116,8 +132,6 @@ impl<'a> Ways<'a> {
             section.report.add(Problem::warning(section.place_of("insecure"), what).why(why));
         }
         let otherwise = if is_insecure && !has_ca { Way::Cleartext } else { Way::Tls };
-        let place = FLEET.iter().find(|key| exporter.entry(key).is_some());
-        let place = place.map_or(&exporter.place, |key| exporter.place_of(key)).clone();
         let (cleartext, tls) = (Cell::new(false), Cell::new(false));
         Ways { section, place, is_insecure, otherwise, cleartext, tls }
     }

@@ -109,6 +109,11 @@ const VERSIONS: &[(&str, Version)] = &[
 
 /// `None`: the protocol is spoken in cleartext. `is_quic`: it is HTTP/3.
 pub(super) fn read(protocol: &Section<'_>, table: &'static Table, is_quic: bool) -> Option<Tls> {
+    if protocol.is_empty("tls") && !is_quic {
+        // A variable that lost its value must not turn TLS off.
+        protocol.fault("tls", "is empty: fill it, or remove the key to take cleartext");
+        return None;
+    }
     protocol.given("tls")?;
     let section = protocol.block("tls", table);
     let own = pair(&section)?;

@@ -245,7 +245,7 @@ fn one_way_to_name_endpoints_is_enough_and_one_is_needed() {
     refuses("discovery: {dns: {hostname: 'a:1'}}, ", &["hostname must be a host's name"]);
     refuses("discovery: {file: {}}, ", &["discovery.file.path is missing"]);
     refuses("discovery: {etcd: {}}, ", &["etcd.endpoints is missing", "etcd.prefix is missing"]);
-    refuses("discovery: {consul: {service: a, agent: 'https://b'}}, ", &["only plain HTTP"]);
+    refuses("discovery: {consul: {service: a, agent: 'ftp://b'}}, ", &["only HTTP is spoken"]);
     refuses("discovery: {k8s: {}, dns: {hostname: a}}, ", &["discovery.k8s & headless service"]);
     refuses("discovery: {interval: 1ms, dns: {hostname: a}}, ", &["interval must be 100ms"]);
     refuses("discovrey: {}, endpoint: 'a:1', ", &["did you mean \"discovery\"?"]);

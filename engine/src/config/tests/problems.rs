@@ -111,7 +111,7 @@ fn what_the_collector_has_and_forebay_has_not_says_what_to_do() {
 
 #[test]
 fn refused_keys_may_be_null_which_is_how_not_set_is_written() {
-    warns("receivers: {otlp: {protocols: {grpc: {tls: , keepalive: null}}}}", &[]);
+    warns("receivers: {otlp: {protocols: {grpc: {auth: , keepalive: null}}}}", &[]);
 }
 
 #[test]

@@ -41,8 +41,7 @@ fn a_block_with_texts_is_taken_and_no_output_shows_its_keys() {
 }
 
 #[test]
-fn null_is_cleartext_and_an_empty_block_is_a_mistake() {
-    assert_eq!(loaded(load_over(&grpc_with("null"))).plan.listeners[0].tls, None);
+fn a_block_without_a_certificate_is_a_mistake() {
     refuses("{}", &["tls.cert_file is missing: set it, or cert_pem", "tls.key_file is missing"]);
 }
 
@@ -262,4 +261,20 @@ fn a_certificate_that_no_client_can_ask_for_is_warned_of() {
     let expected =
         "certificates: no client ever gets certificates[0].cert_pem & by DNS names (SNI)";
     check(&made.warnings, &[expected]);
+}
+
+#[test]
+fn a_tls_block_that_lost_its_value_is_a_mistake_and_no_cleartext() {
+    for value in ["", "null", "~", "''", "${env:EMPTY}", "\"${env:EMPTY}\"", "${env:NOTHING}"] {
+        for protocol in ["grpc", "http"] {
+            let yaml = format!(
+                "receivers:\n  otlp:\n    protocols:\n      {protocol}:\n        tls: {value}\n"
+            );
+            let problems = load_over(&yaml).map(|_| ()).expect_err("a mistake");
+            let expected = format!("protocols.{protocol}.tls is empty & remove the key");
+            check(&problems, &[&expected]);
+        }
+    }
+    let without = "receivers: {otlp: {protocols: {grpc: {}, http: {}}}}";
+    assert!(loaded(load_over(without)).plan.listeners.iter().all(|door| door.tls.is_none()));
 }

@@ -128,14 +128,14 @@ fn tls(page: &mut Page, view: &View) {
     let name = "forebay_exporter_tls_unverified";
     page.family(name, "gauge", "1: it takes any certificate (tls.insecure_skip_verify).");
     for outlet in view.tls.outlets() {
-        let labels = [("exporter", outlet.site.exporter.as_str())];
+        let labels = [("exporter", outlet.site.exporter())];
         page.sample(name, &labels, u64::from(!outlet.site.is_verified()));
     }
     let name = "forebay_exporter_tls_certificate_not_after_seconds";
     page.family(name, "gauge", "When its own certificate expires: seconds since 1970.");
     for outlet in view.tls.outlets() {
         for shown in outlet.shown() {
-            let exporter = outlet.site.exporter.as_str();
+            let exporter = outlet.site.exporter();
             let labels = [("exporter", exporter), ("certificate", shown.name.as_str())];
             page.sample(name, &labels, shown.not_after);
         }
@@ -145,7 +145,7 @@ fn tls(page: &mut Page, view: &View) {
     for outlet in view.tls.outlets() {
         let (ok, failed) = outlet.reloads();
         for (result, count) in [("ok", ok), ("failed", failed)] {
-            let labels = [("exporter", outlet.site.exporter.as_str()), ("result", result)];
+            let labels = [("exporter", outlet.site.exporter()), ("result", result)];
             page.sample(name, &labels, count);
         }
     }

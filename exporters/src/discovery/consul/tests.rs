@@ -50,5 +50,13 @@ fn a_token_is_shown_nowhere() {
     let with_password = Address::parse("http://user:s3cret@host:1", PORT_DEFAULT);
     let said = with_password.expect_err("a password in a URL");
     assert!(!said.contains("s3cret"), "{said}");
-    assert!(Address::parse("https://host:1", PORT_DEFAULT).is_err());
+    assert!(Address::parse("ftp://host:1", PORT_DEFAULT).is_err());
+    for (text, scheme, shown) in [
+        ("host", None, "host:8500"),
+        ("http://host:1", Some(Scheme::Http), "host:1"),
+        ("https://[::1]:1", Some(Scheme::Https), "https://[::1]:1"),
+    ] {
+        let address = Address::parse(text, PORT_DEFAULT).expect("an address");
+        assert_eq!((address.scheme(), address.to_string().as_str()), (scheme, shown));
+    }
 }
