@@ -195,9 +195,8 @@ impl Bench {
         drop(load);
         floor.tell(&Order::Stop)?;
         floor.hear(PATIENCE)?;
-        // The floor has sent everything; the sink reads what the sockets still hold.
+        // The floor has sent everything; the sink reads what the sockets still hold before it ends.
         let sent = loaded.progress.sent_requests * request_bytes as u64;
-        std::thread::sleep(Duration::from_millis(50));
         sink.tell(&Order::Stop)?;
         let Event::Sunk(sunk) = sink.hear(PATIENCE)? else {
             return Err("the sink does not say what came".to_owned().into());

@@ -1,7 +1,8 @@
 //! The accounts, from a real load to a real sink over every transport: exact when all is well, and
 //! exact when the sink is broken on purpose.
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -151,4 +152,22 @@ fn in_open_mode_latency_counts_from_the_intended_time() {
     // One stream, 10 ms each, due every 2.5 ms: the thirtieth waits for all before it.
     assert!(loaded.latency_us.p50 > 50_000.0, "{:?}", loaded.latency_us);
     assert!(loaded.latency_us.max > 150_000.0, "{:?}", loaded.latency_us);
+}
+
+#[test]
+fn what_was_sent_before_a_stop_is_counted() {
+    // It lies in the sockets, and nobody waits for the sink to read it.
+    const BYTES: usize = 256 << 10;
+    for round in 0..20 {
+        let settings = SinkLine::parse_from(["sink"]).settings;
+        let sink = Sink::start(&settings).expect("a sink starts");
+        let raw = sink.ready.raw.expect("a sink listens");
+        let mut streams: Vec<TcpStream> =
+            (0..4).map(|_| TcpStream::connect(raw).expect("it accepts")).collect();
+        for stream in &mut streams {
+            stream.write_all(&[7; BYTES]).expect("the sockets have room");
+        }
+        let (_, sunk) = sink.stop();
+        assert_eq!(sunk.bytes, (4 * BYTES) as u64, "round {round}");
+    }
 }

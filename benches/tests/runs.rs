@@ -10,7 +10,7 @@ use forebay_bench::result::Result as Findings;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-const HEAD: &str = "about='a test'\nwarmup_ms=50\nwindow_ms=300\nrepeats=2\n[[row]]\nname='row'\n\
+const HEAD: &str = "about='a test'\nwarmup_ms=50\nwindow_ms=2000\nrepeats=2\n[[row]]\nname='row'\n\
                     items=20\nconnections=4\n";
 
 fn bench() -> Command {
@@ -137,9 +137,11 @@ fn a_peer_that_refuses_everything_counts_zero_and_is_no_result() {
 #[test]
 fn an_engine_that_dies_in_the_middle_is_named_with_its_last_words() {
     let folder = TempDir::new().unwrap();
-    let mortal = "name='mortal'\ncommand=['sh','-c','{binary} sink --grpc 127.0.0.1:{grpc_port} \
-                  & sleep 0.5; kill -9 $!; echo good bye >&2; exit 3']";
-    let output = run_program(&folder, mortal, &["--window-ms", "5000"]);
+    // It dies when the load's four connections are there and have been for a while.
+    let mortal = "name='mortal'\ncommand=['sh','-c','{binary} sink --grpc 127.0.0.1:{grpc_port} & \
+                  until [ $(grep -c \"$(printf :%04X {grpc_port}) [^ ]* 01 \" /proc/net/tcp) -ge 4 \
+                  ]; do sleep 0.1; done; sleep 3; kill -9 $!; echo good bye >&2; exit 3']";
+    let output = run_program(&folder, mortal, &["--window-ms", "60000"]);
     assert_void(&folder, &output, "mortal ended by itself");
     assert!(String::from_utf8_lossy(&output.stderr).contains("good bye"));
 }
@@ -218,7 +220,7 @@ fn nothing_runs_on_when_the_bench_itself_is_killed() {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let first = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("run 1/1000")));
     assert!(first.is_some(), "no run ended");
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     // Engine, load and sink of the second run.
     let children = loop {
         let children = children_of(child.id());

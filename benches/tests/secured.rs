@@ -208,7 +208,7 @@ fn handshakes_are_counted_as_what_they_were() {
     let service = service(&made);
     for (target, kind) in [(front, "--tls"), (service.address, "--quic")] {
         let count = |how: &str| {
-            let line = format!("{target} {kind} {how} --insecure --at-once 2 --seconds 0.5");
+            let line = format!("{target} {kind} {how} --insecure --at-once 2 --seconds 3");
             let (found, problem) = handshakes::run(&settings(&line)).expect("a run");
             assert_eq!((problem, found.failed), (None, 0), "{line}");
             (found.full, found.resumed)

@@ -170,14 +170,19 @@ fn heard_by_hyper(bytes: &[u8]) -> Theirs {
             Ok::<_, hyper::Error>(response)
         }
     });
+    // As many fields as an input may have: those of trailers we bound by their bytes alone.
     let mut connection = pin!(
-        Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(pipe), service)
+        Builder::new()
+            .max_headers(4_096)
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(pipe), service)
     );
     let mut is_excused = false;
     let mut context = Context::from_waker(Waker::noop());
-    // Nobody wakes it: it is asked until it says nothing new.
+    // Nobody wakes it: it is asked until it says nothing new. Each time it takes one chunk, and
+    // none is shorter than six bytes.
     let (mut quiet, mut before) = (0, 0);
-    while quiet < 4 {
+    while quiet < 4 + bytes.len() / 6 {
         if let Poll::Ready(ended) = connection.as_mut().poll(&mut context) {
             // Its addresses are stricter than ours in what a path may be.
             is_excused = ended.is_err_and(|error| error.to_string().contains("URI"));
@@ -213,7 +218,11 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         "0\r\nGET / HTTP/1.1\r\n\r\n",
     ]
     .map(loose);
+    let many_chunks = loose(&format!("{}0\r\n\r\n", "1\r\na\r\n".repeat(40)));
+    let many_trailers = loose(&format!("0\r\n{}\r\n", "t:\r\n".repeat(101)));
     let texts = [
+        ("many_chunks", 1, many_chunks.as_str()),
+        ("many_trailers", 1, many_trailers.as_str()),
         ("loose_data_end", 1, data_end.as_str()),
         ("loose_line_end", 1, line_end.as_str()),
         ("loose_size", 1, size.as_str()),

@@ -21,6 +21,10 @@ use crate::{h1, h2};
 
 /// A stop is looked for at least this often.
 const PULSE: Duration = Duration::from_millis(100);
+/// Once a stop is seen, what was sent before it is read: until nothing came for `QUIET`, and no
+/// longer than `LEFTOVERS_MAX` where somebody sends on.
+const QUIET: Duration = Duration::from_millis(50);
+const LEFTOVERS_MAX: Duration = Duration::from_secs(2);
 const BODY_BYTES_MAX: usize = 256 << 20;
 const GRPC_PREFIX_BYTES: usize = 5;
 
@@ -104,15 +108,17 @@ impl Worker {
         self.ring.wake()
     }
 
-    /// Until `ended`: then what arrived.
+    /// Until `ended`, and what was sent before it is read: then what arrived.
     pub(super) fn run(mut self, ended: &AtomicBool) -> (Book, Sunk) {
         let wake = self.ring.wake();
+        let mut stop_seen = None;
         loop {
             wake.about_to_sleep();
-            if ended.load(Ordering::Acquire) {
-                return (self.book, self.sunk);
+            if stop_seen.is_none() && ended.load(Ordering::Acquire) {
+                stop_seen = Some(Instant::now());
             }
             let timeout = match self.later.front() {
+                _ if stop_seen.is_some() => QUIET,
                 Some((due, _)) => due.saturating_duration_since(Instant::now()).min(PULSE),
                 None => PULSE,
             };
@@ -121,10 +127,15 @@ impl Worker {
                 return (self.book, self.sunk);
             }
             wake.awake();
+            let mut is_quiet = true;
             while let Some(done) = self.ring.next_done() {
+                is_quiet = false;
                 self.done(done);
             }
             self.do_what_is_due();
+            if stop_seen.is_some_and(|seen| is_quiet || seen.elapsed() > LEFTOVERS_MAX) {
+                return (self.book, self.sunk);
+            }
         }
     }
 

@@ -21,7 +21,11 @@ processors:
     metrics: {metric: ['name == \"a\"']}
     logs: {log_record: ['severity_number < 9']}
 exporters:
-  otlp_grpc: {endpoints: ['a:1', 'b:1', 'c:1'], tls: {insecure: true}}
+  otlp_grpc:
+    endpoints: ['a:1', 'b:1', 'c:1']
+    tls: {insecure: true}
+    # Longer than a test lasts.
+    circuit_breaker: {recovery_timeout: 30s}
   otlp_http: {discovery: {file: {path: /nowhere}}, tls: {insecure: true}}
   debug: {}
 service:

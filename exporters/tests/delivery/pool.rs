@@ -194,7 +194,7 @@ fn an_endpoint_whose_breaker_is_open_is_not_kept_warm() {
 
 #[test]
 fn a_connection_without_calls_is_closed_and_made_again_for_the_next() {
-    let pool = Pool { idle_timeout: Some(Duration::from_millis(50)), ..COLD };
+    let pool = Pool { idle_timeout: Some(Duration::from_millis(500)), ..COLD };
     let peer = GrpcPeer::start(|_, _| Answer::Ok);
     let rig = Rig::new(vec![grpc_over(&[peer.address], pool)]);
     for seq in 0..3 {

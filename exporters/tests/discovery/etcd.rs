@@ -214,7 +214,9 @@ async fn a_hundred_changes_a_second_among_a_thousand_members_cost_next_to_nothin
     let share = (cpu_of_this_thread() - cpu_begun) / begun.elapsed().as_secs_f64();
     let updates = watcher.status().update.unwrap().generation - generation;
     println!("{:.2} percent of a core, {updates} sets of 1,000", 100.0 * share);
-    assert!((3..=30).contains(&updates), "{updates} sets");
+    // One in a second at most, however long it took.
+    let seconds = begun.elapsed().as_secs();
+    assert!((1..=seconds + 2).contains(&updates), "{updates} sets in {seconds} s");
     assert!(share < 0.05, "{:.2} percent of a core", 100.0 * share);
     drop(feeding.join().unwrap());
 }
@@ -275,7 +277,7 @@ async fn our_own_entry_is_found_lives_is_lost_and_comes_back() {
     until(&mut watcher, &["a:1"]).await;
     let registered = registrar.next().await;
     assert!(matches!(registered, News::Registered { .. }), "{registered}");
-    until(&mut watcher, &["10.0.0.9:4317", "a:1"]).await;
+    both_until(&mut registrar, &mut watcher, &["10.0.0.9:4317", "a:1"]).await;
     // It says that it is ill, and nobody sends to it; then it is well again.
     registrar.set_health(health(State::Critical));
     both_until(&mut registrar, &mut watcher, &["a:1"]).await;
@@ -289,7 +291,7 @@ async fn our_own_entry_is_found_lives_is_lost_and_comes_back() {
     server.restart_empty();
     both_until(&mut registrar, &mut watcher, &["10.0.0.9:4317"]).await;
     put(&server, "always", "a:1").await;
-    until(&mut watcher, &["10.0.0.9:4317", "a:1"]).await;
+    both_until(&mut registrar, &mut watcher, &["10.0.0.9:4317", "a:1"]).await;
     // Without a sign of life it is gone after its TTL, and comes back with one.
     until(&mut watcher, &["a:1"]).await;
     both_until(&mut registrar, &mut watcher, &["10.0.0.9:4317", "a:1"]).await;
@@ -307,8 +309,15 @@ async fn a_registry_that_is_away_is_trouble_and_the_entry_is_made_when_it_is_bac
     let told = registrar.next().await;
     assert!(matches!(told, News::Trouble(_)), "{told}");
     server.restart();
-    let news = [registrar.next().await, registrar.next().await];
-    let [News::Registered { .. }, News::Recovered(_)] = news else {
+    let mut news = Vec::new();
+    while news.len() < 2 {
+        match registrar.next().await {
+            // It listens and is not ready yet.
+            News::Trouble(_) => {}
+            told => news.push(told),
+        }
+    }
+    let [News::Registered { .. }, News::Recovered(_)] = &news[..] else {
         panic!("{news:?}");
     };
 }

@@ -45,10 +45,15 @@ pub(crate) async fn trouble(watcher: &mut Watcher) -> Trouble {
     }
 }
 
+/// Waits until the trouble is over; the set must not change meanwhile.
 pub(crate) async fn recovered(watcher: &mut Watcher) -> Recovered {
-    match next(watcher).await {
-        Event::Recovered(recovered) => recovered,
-        other => panic!("{other:?}"),
+    loop {
+        match next(watcher).await {
+            Event::Recovered(recovered) => return recovered,
+            // It may fail for another reason first.
+            Event::Trouble(_) => {}
+            other => panic!("{other:?}"),
+        }
     }
 }
 

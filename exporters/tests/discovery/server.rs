@@ -82,19 +82,31 @@ impl Server {
 
     pub(crate) fn restart(&mut self) {
         self.kill();
+        let mut child = self.spawn();
+        let begun = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            if begun.elapsed() > PATIENCE {
+                self.child = Some(child);
+                panic!("it does not listen:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            if child.try_wait().unwrap().is_some() {
+                // Somebody may have one of its ports for the moment.
+                child = self.spawn();
+            }
+        }
+        self.child = Some(child);
+    }
+
+    fn spawn(&self) -> Child {
         let log = std::fs::File::create(self.folder.join("log")).unwrap();
-        let child = Command::new(&self.program)
+        Command::new(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
-            .spawn();
-        self.child = Some(child.unwrap());
-        let begun = Instant::now();
-        while TcpStream::connect(self.address).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "it does not listen:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            .spawn()
+            .unwrap()
     }
 
     /// Starts again with nothing that it knew.

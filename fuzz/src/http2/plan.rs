@@ -76,7 +76,12 @@ const FIELDS: [&[u8]; 24] = [
     b"\x40\x07upgrade\x01x",
 ];
 const CONTENT_LENGTH: &[u8] = b"\x0f\x0d";
+/// Its value is longer than what may follow it in its piece: it takes in the next ones, and then
+/// its name, which is malformed, ends the crate's connection and our stream.
+const RUNS_ON: usize = 13;
 const MALFORMED_FROM: usize = 16;
+/// CONTINUATIONs of a block that the crate takes before it has enough; we take more.
+const CRATE_PIECES_MAX: usize = 5;
 /// What says something about the table, at the beginning of a block.
 const SIZES: [&[u8]; 5] = [b"", b"\x20", b"\x3f\x45", b"\x20\x3f\xe1\x1f", b"\x3f\xe2\x1f"];
 
@@ -92,6 +97,8 @@ struct Planner<'a> {
     streams: BTreeMap<u32, State>,
     /// The stream of a header block that has not ended.
     block: Option<u32>,
+    /// CONTINUATIONs of it so far.
+    pieces: usize,
     /// A malformed field is in the table.
     table_is_odd: bool,
     table_has_pseudo: bool,
@@ -105,6 +112,7 @@ pub(super) fn plan(input: &[u8]) -> Vec<Frame> {
         rest: input,
         streams: BTreeMap::new(),
         block: None,
+        pieces: 0,
         table_is_odd: false,
         table_has_pseudo: false,
         ends_connection: false,
@@ -221,6 +229,7 @@ impl Planner<'_> {
         }
         self.streams.insert(id, if ends { State::Ended } else { State::Open });
         self.block = (!has_ended).then_some(id);
+        self.pieces = 0;
     }
 
     /// A block of fields, and whether two servers may differ about what it means.
@@ -246,7 +255,8 @@ impl Planner<'_> {
             may_differ |= lengths > usize::from(!is_trailers);
             // A pseudo-header from the table comes twice, or too late, or in trailers: the crate
             // takes the last.
-            may_differ |= nth >= MALFORMED_FROM || (is_index && self.table_has_pseudo);
+            let is_malformed = nth >= MALFORMED_FROM || nth == RUNS_ON;
+            may_differ |= is_malformed || (is_index && self.table_has_pseudo);
             // What is malformed ends more in it when it comes from the table.
             self.ends_connection |= is_index && self.table_is_odd;
             self.table_is_odd |= nth >= MALFORMED_FROM && FIELDS[nth][0] & 0xc0 == 0x40;
@@ -315,7 +325,9 @@ impl Planner<'_> {
         let is_forgotten = may_differ && flags != END_HEADERS;
         // To the crate each piece may begin with a resize.
         let resizes = block.first().is_some_and(|first| first & 0xe0 == 0x20);
-        let leaves_a_choice = is_forgotten || resizes;
+        self.pieces += 1;
+        let is_one_too_many = self.pieces > CRATE_PIECES_MAX;
+        let leaves_a_choice = is_forgotten || resizes || is_one_too_many;
         let bytes = frame(CONTINUATION, flags, id, &block);
         self.push(bytes, leaves_a_choice, may_differ.then_some(id));
         if flags == END_HEADERS {
@@ -367,12 +379,24 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Plans to begin with.
-pub(super) fn seeds() -> [(&'static str, &'static [u8]); 5] {
+pub(super) fn seeds() -> [(&'static str, &'static [u8]); 7] {
     [
         // Stream 1 without a body; stream 3 with one, in two pieces; and both once more.
         ("calls", b"\0\0\x01\x02\0\x08\0\0\0\0\0\x05\0\0\x09\x05\0\x01\x07\0\0\x01\x01\0\x05"),
         // A block in three pieces, with a resize and indices, then padded DATA.
         ("pieces", b"\0\0\x06\xc2\x02\x01\x01\x01\x0c\x03\x01\x05\x0c\0\x01\x06\x05\0\x1f\x04"),
+        // A block in eight pieces that are empty but the first.
+        (
+            "many_pieces",
+            b"\0\0\x06\0\0\x0c\x03\0\x0c\x03\0\x0c\x03\0\x0c\x03\0\x0c\x03\0\x0c\x03\0\
+                           \x0c\0\0",
+        ),
+        // A field whose value goes on in the next pieces.
+        (
+            "runs_on",
+            b"\0\0\x07\x05\0\0\0\x0d\x05\x01\x0c\x03\x04\x0a\x0a\0\0\x0c\x03\x06\x02\x08\
+                       \x03\x08\x0a\0\x0c\0\x07\x03\x0c\x03",
+        ),
         // Settings, windows, a ping, a priority and a reset around a request.
         (
             "around",
