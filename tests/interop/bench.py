@@ -155,7 +155,8 @@ def everything_arrives(twin: Collector, downstream: Collector) -> None:
         came = [compare.items(requests, signal) for signal in compare.SHAPES]
         return all(set(sent) <= set(got) for sent, got in zip(truth, came))
 
-    wait_until(arrived, f"everything reaching {downstream.name}", poll_s=0.2)
+    # A breaker that found nobody for long asks again within 40 s.
+    wait_until(arrived, f"everything reaching {downstream.name}", deadline_s=60.0, poll_s=0.2)
 
 
 def hold_against(

@@ -14,7 +14,7 @@ from processes import LOOPBACK, Failed, Server, answers_200, listens, run, wait_
 EXAMPLES = REPOSITORY / "deploy" / "local"
 FILES = {"traces": "trace.json", "metrics": "metrics.json", "logs": "logs.json"}
 JSON = "Content-Type: application/json"
-SHOWN_S_MAX = 1.0
+SHOWN_S_MAX = 5.0
 CLUSTER_S = 4
 DEFAULT_PORTS = (4317, 4318, 8888, 13133)
 

@@ -35,7 +35,9 @@ from raw_grpc import PATHS  # isort: skip
 PREFIX = "forebay_receiver_tls_"
 HANDSHAKES, FAILURES = f"{PREFIX}handshakes", f"{PREFIX}handshake_failures"
 # Whoever is at the wrong door is sent away long before any timeout of ours.
-AWAY_S_MAX = 3.0
+AWAY_S_MAX = 8.0
+# For a client's start, handshake and end.
+CLIENT_S_MAX = 15.0
 CURL_TLS_FAILED = (35,)
 
 
@@ -128,7 +130,7 @@ def openssl(stage: "Stage", *words) -> str:
                 kept = words[-1]
                 wait_until(lambda: file_is_full(kept), f"s_client {words} keeping a session")
             # At a line's start it ends the client.
-            said, _ = child.communicate(b"Q\n", timeout=AWAY_S_MAX)
+            said, _ = child.communicate(b"Q\n", timeout=CLIENT_S_MAX)
         finally:
             child.kill()
     return said.decode(errors="replace")

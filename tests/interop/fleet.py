@@ -5,6 +5,7 @@ Collector has the items, and how long that took.
 """
 
 import json
+import math
 import signal
 import statistics
 import threading
@@ -27,8 +28,9 @@ from raw_grpc import PATHS, post_to_twin  # isort: skip
 MEMBERS = 3
 PAUSE_S = 0.01
 ITEMS = 4
-# A Collector writes its file this often; what it acknowledged since then dies with it.
-FLUSH_S = 0.1
+# A Collector writes its file every 0.1 s; what it acknowledged since then dies with it. Either may
+# be late: the Collector to write, or we to note the answer.
+LATE_S = 1.5
 P99_S_MAX = 1.0
 ANSWER_S_MAX = 30.0
 TRACES = 60
@@ -140,63 +142,62 @@ class SteadySender:
 def restarts(bench: Bench) -> str:
     """Each member is restarted in order, under load: no item is lost, no answer is late."""
 
-    def story(members, sender, lives) -> None:
-        for member in members:
-            more_answers(sender)
-            member.end()
-            lives += member.requests()
-            member.file.unlink()
-            more_answers(sender)
-            member.start()
-            member.wait_ready()
+    def trouble(member, sender, lives) -> None:
+        member.end()
+        lives += member.requests()
+        member.file.unlink()
         more_answers(sender)
+        member.start()
+        member.wait_ready()
 
-    return through_trouble(bench, story)
+    return through_trouble(bench, trouble)
 
 
 def one_is_killed(bench: Bench) -> str:
-    """kill -9 in the middle: what it had written or not acknowledged is there or comes again."""
+    """kill -9 of each in turn: what it had written or not acknowledged is there or comes again."""
     killed_at = []
 
-    def story(members, sender, lives) -> None:
-        more_answers(sender)
+    def trouble(member, sender, lives) -> None:
         killed_at.append(time.monotonic())
-        members[1].kill()
-        more_answers(sender, 200)
-        lives += members[1].requests(killed=True)
-        members[1].file.unlink()
-        members[1].start()
-        members[1].wait_ready()
-        more_answers(sender)
+        member.kill()
+        more_answers(sender, 400)
+        lives += member.requests(killed=True)
+        member.file.unlink()
+        member.start()
+        member.wait_ready()
 
     def may_be_lost(answer: Answer) -> bool:
         answered_at = answer.sent_at + answer.took_s
-        return killed_at[0] - 2 * FLUSH_S < answered_at < killed_at[0] + FLUSH_S
+        return any(abs(answered_at - at) < LATE_S for at in killed_at)
 
-    return through_trouble(bench, story, may_be_lost)
+    return through_trouble(bench, trouble, may_be_lost)
 
 
 def one_hangs(bench: Bench) -> str:
-    """A member that is stopped holds its connections and answers nothing."""
+    """A member that is stopped, each in turn, holds its connections and answers nothing."""
 
-    def story(members, sender, lives) -> None:
-        more_answers(sender)
-        members[2].signal(signal.SIGSTOP)
+    def trouble(member, sender, lives) -> None:
+        member.signal(signal.SIGSTOP)
         more_answers(sender, 300)
-        members[2].signal(signal.SIGCONT)
-        more_answers(sender)
+        member.signal(signal.SIGCONT)
 
-    return through_trouble(bench, story)
+    return through_trouble(bench, trouble)
 
 
-def through_trouble(bench: Bench, story, may_be_lost=lambda answer: False) -> str:
+def through_trouble(bench: Bench, trouble, may_be_lost=lambda answer: False) -> str:
+    """`trouble` comes over each member in turn, with good times before and after it."""
     members = [bench.collector(f"member{number}") for number in range(MEMBERS)]
     twin = bench.collector("twin")
     setup = Setup([FleetExporter(members)], acks="delivered", batch_items=16, batch_timeout="5ms")
     forebay = bench.forebay(setup)
     sender = bench.proxy(SteadySender(forebay.grpc, twin))
     lives: list[dict] = []
-    story(members, sender, lives)
+    rounds_at = []
+    for member in members:
+        rounds_at.append(time.monotonic())
+        more_answers(sender)
+        trouble(member, sender, lives)
+        more_answers(sender)
     sender.finish()
     ledger = forebay.end()
     for member in members:
@@ -217,14 +218,20 @@ def through_trouble(bench: Bench, story, may_be_lost=lambda answer: False) -> st
     else:
         sent = {"ids": {"logs": list(all_ids)}}
         hold_against(sent, twin, [fleet], ledger, at_least_once=True)
-    return f"{len(all_ids)} items; {in_time(sender.answers)}"
+    return f"{len(all_ids)} items; {in_time(sender.answers, rounds_at)}"
 
 
-def in_time(answers: list[Answer]) -> str:
+def in_time(answers: list[Answer], rounds_at: list[float]) -> str:
+    """The 99th percentile of each round, of which the median is judged: a machine that stands
+    still for a second makes one round late, a failover that is slow makes all of them late."""
     took = sorted(answer.took_s for answer in answers)
-    p99 = statistics.quantiles(took, n=100)[98]
-    text = f"p50 {took[len(took) // 2] * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, {took[-1]:.2f} s"
-    if p99 > P99_S_MAX or took[-1] > ANSWER_S_MAX:
+    p99s = []
+    for begun, ended in zip(rounds_at, [*rounds_at[1:], math.inf]):
+        of_round = [one.took_s for one in answers if begun <= one.sent_at < ended]
+        p99s.append(statistics.quantiles(of_round, n=100)[98])
+    shown = ", ".join(f"{p99 * 1000:.0f}" for p99 in p99s)
+    text = f"p50 {took[len(took) // 2] * 1000:.0f} ms, p99 {shown} ms, {took[-1]:.2f} s"
+    if statistics.median(p99s) > P99_S_MAX or took[-1] > ANSWER_S_MAX:
         raise Failed(f"answers came late: {text}")
     return text + " at most"
 

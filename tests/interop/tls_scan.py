@@ -9,7 +9,7 @@ from collector import TOOLS
 from processes import Failed, run
 
 PYTHON = TOOLS / "venv" / "bin" / "python"
-SCAN_S_MAX = 60
+SCAN_S_MAX = 180
 VERSIONS_OFF = ("ssl_2_0", "ssl_3_0", "tls_1_0", "tls_1_1")
 # Ephemeral keys and authenticated encryption alone.
 SUITES_1_2 = {

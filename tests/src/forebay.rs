@@ -247,13 +247,18 @@ impl Process {
 
     /// SIGTERM, then [`Process::wait`].
     pub fn stop(self) -> End {
+        // Before the signal: what we call its time may be longer than it was, and never shorter.
+        let begun = Instant::now();
         self.signal(Signal::TERM);
-        self.wait()
+        self.wait_since(begun)
     }
 
     /// Waits for an orderly end: exit code 0, and a ledger that balances with nothing in flight.
-    pub fn wait(mut self) -> End {
-        let started = Instant::now();
+    pub fn wait(self) -> End {
+        self.wait_since(Instant::now())
+    }
+
+    fn wait_since(mut self, started: Instant) -> End {
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("the process can be waited for") {
                 break status;

@@ -120,7 +120,7 @@ impl Http1 {
     /// more; waits for it.
     pub fn is_closed(&mut self) -> bool {
         let mut byte = [0];
-        match self.stream.read(&mut byte) {
+        match self.read(&mut byte) {
             Ok(bytes) => bytes == 0 && self.buffer.is_empty(),
             Err(error) => !is_timeout(&error),
         }
@@ -128,13 +128,24 @@ impl Http1 {
 
     fn fill(&mut self) -> Option<()> {
         let mut chunk = [0; 4096];
-        match self.stream.read(&mut chunk) {
+        match self.read(&mut chunk) {
             Ok(0) => None,
             Err(error) if is_timeout(&error) => panic!("no answer came in time"),
             Err(_) => None,
             Ok(bytes) => {
                 self.buffer.extend_from_slice(&chunk[..bytes]);
                 Some(())
+            }
+        }
+    }
+
+    /// A read that goes on after a stop: one with a timeout ends early when we are stopped and
+    /// continued, which says nothing about the peer.
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.stream.read(bytes) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                result => return result,
             }
         }
     }

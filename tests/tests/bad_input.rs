@@ -369,8 +369,10 @@ async fn a1_a_header_or_body_that_stalls_is_a_408_and_holds_up_nobody() {
     assert!(peer.send(frames::DATA, 0, 1, &[0, 0, 0, 0, 9, 1]));
     let answer = peer.wait_for(frames::HEADERS, 1).expect("an answer");
     assert!(answer.flags & frames::END_STREAM != 0, "trailers-only");
-    assert!(peer.send(frames::HEADERS, frames::END_HEADERS, 3, &frames::call(path)));
-    assert!(peer.send(frames::DATA, frames::END_STREAM, 3, &[0; 5]));
+    // In one write, so that this call can't stall however slow we are.
+    let head = frames::bytes_of(frames::HEADERS, frames::END_HEADERS, 3, &frames::call(path));
+    let body = frames::bytes_of(frames::DATA, frames::END_STREAM, 3, &[0; 5]);
+    assert!(peer.send_all(&[head, body].concat()));
     assert_eq!(peer.wait_for(frames::DATA, 3).expect("an answer").payload, [0; 5]);
     // A preface that never ends.
     let mut silent = Http1::connect(grpc_of(&scene));
@@ -437,7 +439,12 @@ fn a_client_that_leaves_in_the_middle_of_a_request_is_counted() {
     peer.finish();
     scene.wait_for_ended("abandoned", unfinished.len() as u64 + 1);
     let taken = || scene.forebay.metric("forebay_receiver_core_memory_taken_bytes", &[]);
-    assert!(taken() < 100_000.0, "what they had sent is given back: {}", taken());
+    let deadline = std::time::Instant::now() + forebay_tests::forebay::PATIENCE;
+    while taken() >= 100_000.0 {
+        // A core shows its gauges with a little delay.
+        assert!(std::time::Instant::now() < deadline, "it is not given back: {}", taken());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     scene.end();
 }
 

@@ -83,19 +83,20 @@ fn failed_attempts(forebay: &Process, kind: &str) -> f64 {
     forebay.metric("forebay_exporter_failed_attempts", &[&kind])
 }
 
-/// Polls until `count` attempts failed as `kind` says.
-fn wait_for_failures(forebay: &Process, kind: &str, count: f64) {
+/// Polls until `count` attempts failed as one of `kinds` says.
+fn wait_for_failures(forebay: &Process, kinds: &[&str], count: f64) {
     let deadline = std::time::Instant::now() + PATIENCE;
-    while failed_attempts(forebay, kind) < count {
-        assert!(std::time::Instant::now() < deadline, "no {kind} in\n{}", forebay.metrics());
+    while kinds.iter().map(|kind| failed_attempts(forebay, kind)).sum::<f64>() < count {
+        assert!(std::time::Instant::now() < deadline, "no {kinds:?} in\n{}", forebay.metrics());
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 /// Waits for the first retry's line, which has to say what it means for the data.
-fn told_of_retry(forebay: &mut Process, kind: &str) -> Value {
+fn told_of_retry(forebay: &mut Process, kinds: &[&str]) -> Value {
     let line = forebay.wait_for_log(WILL_RETRY);
-    assert_eq!(line["kind"], kind, "{line}");
+    let kind = line["kind"].as_str().expect("a kind");
+    assert!(kinds.contains(&kind), "{kinds:?}: {line}");
     assert_eq!(line["level"], "warn", "{line}");
     for field in ["interval", "error", "cost", "hint", "destination"] {
         assert!(line[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {line}");
@@ -124,7 +125,7 @@ fn c3_c4_one_refusal_in_ten_loses_nothing_and_delivers_nothing_twice() {
         let mut forebay = forward(speech, &speech.exporter(&sink));
         send(&forebay, Signal::Traces, 0, 100, 20);
         sink.wait_for(Signal::Traces, 2000);
-        told_of_retry(&mut forebay, "unavailable");
+        told_of_retry(&mut forebay, &["unavailable"]);
         let end = forebay.stop();
         assert_eq!(*delivered(&end), 2000, "{speech:?} {delay:?}");
         assert_eq!(sink.counts(Signal::Traces), (2000, 1, 1), "{speech:?} {delay:?}");
@@ -158,7 +159,7 @@ fn c7_a_destination_that_is_down_at_the_start_gets_everything_once_it_is_up() {
         let address = closed_port();
         let mut forebay = forward(speech, &speech.exporter_at(address));
         send(&forebay, Signal::Metrics, 0, 30, 10);
-        let line = told_of_retry(&mut forebay, "connect");
+        let line = told_of_retry(&mut forebay, &["connect"]);
         assert!(line["items"].as_u64().is_some_and(|items| items == 10), "{line}");
         assert_eq!(forebay.health().0, 200, "one destination that is down closes no route");
         let sink = speech.sink_on(address);
@@ -195,13 +196,13 @@ fn c7_a_destination_that_goes_away_and_comes_back_on_its_port_misses_nothing() {
 }
 
 /// A destination that does `act` to each connection, and later becomes a good one.
-fn survives(speech: Speech, kind: &str, act: impl Fn(TcpStream) + Send + 'static) -> Value {
+fn survives(speech: Speech, kinds: &[&str], act: impl Fn(TcpStream) + Send + 'static) -> Value {
     let stranger = Stranger::start(act);
     let address = stranger.address;
     let mut forebay = forward(speech, &speech.exporter_at(address));
     send(&forebay, Signal::Logs, 0, 10, 10);
-    let line = told_of_retry(&mut forebay, kind);
-    wait_for_failures(&forebay, kind, 15.0);
+    let line = told_of_retry(&mut forebay, kinds);
+    wait_for_failures(&forebay, kinds, 15.0);
     assert!(stranger.connections() > 0);
     assert_eq!(forebay.ledger()["in_flight_items"], 100, "it took nothing");
     drop(stranger);
@@ -223,8 +224,13 @@ fn first_bytes(stream: &mut TcpStream) {
 #[test]
 fn a_destination_that_resets_every_connection_loses_nothing() {
     for speech in BOTH {
+        // Between two connections that end at once a gRPC call hears that there is none.
+        let kinds: &[&str] = match speech {
+            Speech::Grpc => &["disconnected", "connect"],
+            Speech::Http => &["disconnected"],
+        };
         // Closing with bytes unread makes the kernel send a reset.
-        survives(speech, "disconnected", |mut stream| first_bytes(&mut stream));
+        survives(speech, kinds, |mut stream| first_bytes(&mut stream));
     }
 }
 
@@ -234,14 +240,14 @@ fn a_destination_that_answers_garbage_loses_nothing() {
         first_bytes(&mut stream);
         let _ = stream.write_all(b"\x16\x03\x01 SSH-2.0-OpenSSH_9.2\r\nlogin: \r\n\r\n");
     };
-    survives(Speech::Http, "garbage", garbage);
+    survives(Speech::Http, &["garbage"], garbage);
     // HTTP/2 ends the connection at the first frame that is none.
-    survives(Speech::Grpc, "garbage", garbage);
+    survives(Speech::Grpc, &["garbage"], garbage);
 }
 
 #[test]
 fn a_web_page_in_place_of_an_otlp_endpoint_is_no_success() {
-    let line = survives(Speech::Http, "garbage", |mut stream| {
+    let line = survives(Speech::Http, &["garbage"], |mut stream| {
         first_bytes(&mut stream);
         // What has not been read would become a reset, and the page would not arrive.
         let _ = stream.set_read_timeout(Some(Duration::from_millis(20)));
@@ -275,8 +281,9 @@ fn a_destination_that_hangs_and_recovers_loses_nothing() {
         sink.wait_for(Signal::Traces, 100);
         let at_rest = |ledger: &Value| ledger["in_flight_items"] == 0;
         forebay.wait_for_ledger("nothing in flight", at_rest);
-        assert_eq!(given_up(&forebay), 6.0, "{speech:?}: {}", forebay.metrics());
-        assert!(speech == Speech::Grpc || failed_attempts(&forebay, "timeout") == 6.0);
+        // On a busy machine an answer may be late as well.
+        assert!(given_up(&forebay) >= 6.0, "{speech:?}: {}", forebay.metrics());
+        assert!(speech == Speech::Grpc || failed_attempts(&forebay, "timeout") >= 6.0);
         assert_eq!(*delivered(&forebay.stop()), 100, "{speech:?}");
     }
 }
@@ -292,7 +299,7 @@ fn c3_c4_c8_what_is_refused_for_good_is_dropped_and_counted_and_said() {
         for request in 0..3 {
             // One after the other: the refused one is known.
             send(&forebay, Signal::Traces, request * 10, 1, 10);
-            sink.wait_until("one more request", |sink| sink.requests() as i64 == request + 1);
+            sink.wait_until("one more request", |sink| sink.requests() as i64 > request);
         }
         let line = forebay.wait_for_log(DROPPING);
         assert_eq!(line["dropped_items"], 10, "{line}");
@@ -407,7 +414,7 @@ fn many_small_requests_are_spliced_into_batches_of_the_configured_size() {
     let batch = "batch: {send_batch_size: 100, send_batch_max_size: 100, timeout: 1h}";
     let forebay = batched(batch, "batch", &sink);
     send(&forebay, Signal::Logs, 0, 25, 10);
-    sink.wait_until("two full batches", |sink| sink.requests() == 2);
+    sink.wait_until("two full batches", |sink| sink.requests() >= 2);
     let held = forebay.ledger();
     assert_eq!(held["in_flight_items"].as_u64().map(|items| items >= 50), Some(true), "{held}");
     let end = forebay.stop();
@@ -436,7 +443,7 @@ fn a_request_larger_than_a_batch_is_split_at_item_borders() {
     let batch = "batch: {send_batch_size: 300, send_batch_max_size: 300, timeout: 1h}";
     let forebay = batched(batch, "batch", &sink);
     send(&forebay, Signal::Logs, 0, 1, 1000);
-    sink.wait_until("the full batches", |sink| sink.requests() == 3);
+    sink.wait_until("the full batches", |sink| sink.requests() >= 3);
     let end = forebay.stop();
     assert_eq!(*delivered(&end), 1000);
     assert_eq!(sizes(&sink), [100, 300, 300, 300]);

@@ -154,6 +154,7 @@ fn exporters_of_one_pipeline_never_wait_for_each_other() {
         assert_eq!(connection.post("/v1/logs", &headers, &body).status, 200);
     }
     free.wait_for(Signal::Logs, 1000);
+    forebay.wait_for_ledger("the free one's", |ledger| ledger["delivered_items"] == 1000);
     let end = forebay.stop();
     assert_eq!(end.ledger["delivered_items"], 1000);
     assert_eq!(end.ledger["dropped_items"], 1000, "the stuck one's, counted at the end");

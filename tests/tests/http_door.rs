@@ -7,7 +7,7 @@ use forebay_tests::forebay::{Process, RECEIVERS, SERVICE, config};
 use forebay_tests::items;
 use forebay_tests::recorder::Recorder;
 use forebay_tests::scene::{FIRST, Scene};
-use forebay_tests::sink::{Reply, Sink};
+use forebay_tests::sink::{Reply, Sink, closed_port};
 use forebay_tests::wire::{self, Answer, Http1, Http2, path_of};
 use http::Method;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -101,10 +101,8 @@ fn h2_the_answer_has_the_content_type_of_the_request_in_success_and_refusal() {
 #[tokio::test]
 async fn h3_one_port_serves_grpc_and_http_by_content_type() {
     let sink = Sink::start();
-    // A port that was free a moment ago: both protocols must name the same.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = free.local_addr().expect("an address");
-    drop(free);
+    // Both protocols must name the same, on an address that nobody else uses.
+    let address = closed_port();
     let exporters = format!("exporters:\n  otlp_grpc: {}\n", sink.grpc_exporter());
     let shared = config("[otlp_grpc]", &exporters)
         .replace("grpc: {endpoint: 127.0.0.1:0}", &format!("grpc: {{endpoint: \"{address}\"}}"))

@@ -82,9 +82,10 @@ fn g2_streams_over_the_limit_of_a_connection_are_refused_to_be_sent_again() {
 fn g5_h7_requests_over_the_limit_are_sent_away_until_others_are_answered() {
     let sink = Sink::scripted(|number| if number < 2 { Reply::Never } else { Reply::Ok });
     let exporters = format!(
-        "exporters:\n  otlp_grpc: {}\nengine:\n  acks: {{default: delivered, timeout: 1s}}\n  \
+        "exporters:\n  otlp_grpc: {}\nengine:\n  acks: {{default: delivered, timeout: 5s}}\n  \
          limits: {{requests_max: 2}}\n  cores: {{receivers: \"0\"}}\n  drain_timeout: 1s\n",
-        sink.grpc_exporter()
+        // What it never answers is not sent again within this test.
+        sink.grpc_exporter().replacen('{', "{timeout: 60s, ", 1)
     );
     let forebay = Process::start(&config("[otlp_grpc]", &exporters));
     let body = items::proto(Signal::Logs, 0, 1);
@@ -100,7 +101,7 @@ fn g5_h7_requests_over_the_limit_are_sent_away_until_others_are_answered() {
     .concat();
     let mut waiting: Vec<Http1> = (0..2).map(|_| Http1::connect(forebay.http_address())).collect();
     waiting.iter_mut().for_each(|http| http.send(&request));
-    sink.wait_until("two requests", |sink| sink.requests() == 2);
+    sink.wait_until("two requests", |sink| sink.requests() >= 2);
     let mut third = Http1::connect(forebay.http_address());
     let answer = third.post("/v1/logs", &[PROTO], &body);
     assert_eq!(answer.status, 503, "{}", answer.text());
@@ -195,7 +196,8 @@ async fn s6_h4_each_listener_has_its_own_request_size_to_the_byte() {
 
 #[test]
 fn idle_connections_are_closed_and_http_2_is_told_goaway() {
-    let scene = Scene::with_engine("limits: {idle_timeout: 500ms}");
+    // Longer than a busy machine lets the bystander, or us, wait for a turn.
+    let scene = Scene::with_engine("limits: {idle_timeout: 4s}");
     let mut silent = Http1::connect(scene.forebay.http_address());
     let mut http = Http1::connect(scene.forebay.http_address());
     let body = items::proto(Signal::Metrics, FIRST, 1);

@@ -144,6 +144,7 @@ fn a_full_queue_of_one_signal_leaves_the_others_open() {
         assert_eq!(connection.post("/v1/logs", &PROTO, &body).status, 200);
     }
     free.wait_for(Signal::Logs, 200);
+    forebay.wait_for_ledger("the free one's", |ledger| ledger["delivered_items"] == 200);
     assert_eq!(forebay.health().0, 200, "a route is open");
     let end = forebay.stop();
     assert_eq!(

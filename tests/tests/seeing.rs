@@ -149,7 +149,11 @@ fn settled_page(forebay: &Process, connections: f64) -> Page {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let page = Page::read(&forebay.metrics());
-        if page.sum("forebay_receiver_core_connections_accepted", &[]) >= connections {
+        // A batch for each request of `busy` that was taken, and all of them let go.
+        if page.sum("forebay_receiver_core_connections_accepted", &[]) >= connections
+            && page.sum("forebay_receiver_core_batches_sealed", &[]) >= 30.0
+            && page.sum("otelcol_exporter_queue_size", &[]) == 0.0
+        {
             return page;
         }
         assert!(Instant::now() < deadline, "{page:#?}");

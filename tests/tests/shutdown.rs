@@ -335,9 +335,12 @@ fn a_signal_that_comes_twice_at_once_is_one_and_nothing_is_lost() {
     let body = items::proto(Signal::Logs, 0, 10);
     let address = forebay.http_address();
     assert_eq!(Http1::connect(address).post("/v1/logs", &PROTO, &body).status, 200);
+    // Stopped meanwhile, it gets all of them at once, however slow we are.
+    forebay.signal(Kill::STOP);
     forebay.signal(Kill::TERM);
     forebay.signal(Kill::TERM);
     forebay.signal(Kill::INT);
+    forebay.signal(Kill::CONT);
     forebay.wait();
     assert!(sink.missing(Signal::Logs, 10).is_empty());
 }

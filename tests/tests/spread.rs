@@ -67,13 +67,16 @@ fn connections_that_come_together_end_up_evenly_on_all_cores() {
         let count = 200.0 * f64::from(round);
         until(&forebay, "all connections", || sum(&forebay, "connections") >= count);
         let counts = per_core(&forebay, "connections");
-        println!("round {round}: {counts:?}");
-        (counts[0] - counts[1]).abs() <= 4.0_f64.max(count / 16.0) + 1.0
+        let given = sum(&forebay, "connections_given");
+        println!("round {round}: {counts:?}, {given} given away");
+        // The kernel deals by chance: now and then it is even without a move.
+        given > 0.0 && (counts[0] - counts[1]).abs() <= 4.0_f64.max(count / 16.0) + 1.0
     });
     assert!(is_even);
-    let given = sum(&forebay, "connections_given");
-    assert!(given > 0.0, "the kernel deals by chance: some had to move");
-    assert_eq!(sum(&forebay, "connections_taken"), given);
+    // Each core shows its own count when its time comes.
+    until(&forebay, "as many taken as given", || {
+        sum(&forebay, "connections_taken") == sum(&forebay, "connections_given")
+    });
     assert_eq!(sum(&forebay, "connections_accepted"), open.len() as f64);
     for mut stream in open {
         let request = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
@@ -278,7 +281,7 @@ fn an_old_grpc_connection_leaves_without_losing_a_request() {
 
 #[test]
 fn an_old_http_1_connection_is_told_with_its_answer_and_one_without_requests_is_closed() {
-    let forebay = short_lived("", ", limits: {connection_age_max: 300ms, header_timeout: 500ms}");
+    let forebay = short_lived("", ", limits: {connection_age_max: 300ms, header_timeout: 4s}");
     let (mut posted, mut told) = (0, 0);
     let mut silent = Http1::connect(forebay.http_address());
     assert_eq!(silent.post("/v1/logs", &PROTO, &items::proto(Signal::Logs, 0, 1)).status, 200);

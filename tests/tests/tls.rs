@@ -136,20 +136,22 @@ fn a_session_resumes_on_whichever_core_its_next_connection_meets() {
     let forebay = Process::start(&config(&files.block(""), two_cores));
     let client = authority.client(None);
     const VISITS: usize = 40;
-    for number in 0..VISITS {
+    let took_none =
+        |core: &str| forebay.metric("forebay_receiver_core_connections_accepted", &[core]) == 0.0;
+    let (deadline, mut visits) = (Instant::now() + PATIENCE, 0);
+    // A core that others keep busy gives its connections away for a while.
+    while visits < VISITS || ["core=\"0\"", "core=\"1\""].iter().any(|core| took_none(core)) {
+        assert!(Instant::now() < deadline, "a core took none of {visits}");
         let mut stream = dial(forebay.http_address(), &client);
         let body = items::proto(Signal::Traces, 1, 1);
         assert_eq!(post(&mut stream, "/v1/traces", &body).expect("an answer"), 200);
-        let kind = if number == 0 { HandshakeKind::Full } else { HandshakeKind::Resumed };
-        assert_eq!(stream.conn.handshake_kind(), Some(kind), "visit {number}");
+        let kind = if visits == 0 { HandshakeKind::Full } else { HandshakeKind::Resumed };
+        assert_eq!(stream.conn.handshake_kind(), Some(kind), "visit {visits}");
+        visits += 1;
     }
     wait_for("all are counted", || {
-        forebay.metric("forebay_receiver_tls_handshakes_resumed", &[]) == (VISITS - 1) as f64
+        forebay.metric("forebay_receiver_tls_handshakes_resumed", &[]) == (visits - 1) as f64
     });
-    for core in ["core=\"0\"", "core=\"1\""] {
-        let name = "forebay_receiver_core_connections_accepted";
-        assert!(forebay.metric(name, &[core]) > 0.0, "{core} took none of {VISITS}");
-    }
     forebay.stop();
 }
 
@@ -280,7 +282,7 @@ fn who_takes_one_port_for_the_other_is_told_counted_and_said_once() {
 fn a_flood_of_handshakes_that_never_end_is_bounded_and_lets_others_in_again() {
     let authority = Authority::new("ours");
     let files = Files::new(&authority.issue(|_| {}));
-    let engine = "cores: {receivers: '0'}, limits: {handshakes_max: 8, handshake_timeout: 1s}";
+    let engine = "cores: {receivers: '0'}, limits: {handshakes_max: 8, handshake_timeout: 3s}";
     let forebay = Process::start(&config(&files.block(""), engine));
     let before = forebay.anonymous_bytes();
     let flood: Vec<TcpStream> = (0..500)
