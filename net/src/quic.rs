@@ -33,7 +33,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{DatagramEvent, EcnCodepoint, Endpoint, Transmit as Sent};
 
-use self::config::{ARRIVAL_BYTES_MAX, WallClock};
+pub(crate) use self::config::ARRIVAL_BYTES_MAX;
+use self::config::WallClock;
 pub use self::config::{Config, Epoch, Secrets, Tls, TlsError};
 use self::connection::Connection;
 use self::entry::Entry;

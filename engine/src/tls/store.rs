@@ -24,7 +24,7 @@ struct Doubted {
 }
 
 impl Store {
-    /// Whom to trust: what was `found` now, or what is `used` until it is sure. Both are sorted.
+    /// Whom to trust: what was `found` now, and what is `used` until it is sure. Both are sorted.
     pub(super) fn judged(
         &mut self,
         used: &[Vec<u8>],
@@ -47,8 +47,11 @@ impl Store {
             tracing::info!(missing, cas = found.len(), "The system's CAs are fewer: adopted");
             return found;
         }
+        let mut both = [used, found.as_slice()].concat();
+        both.sort_unstable();
+        both.dedup();
         self.doubted = Some(Doubted { cas: found, since });
-        used.to_vec()
+        both
     }
 
     /// Whether it has to be looked at again, in [`PAUSE`].
@@ -117,6 +120,15 @@ mod tests {
         // As two SIGHUPs in a row.
         assert_eq!(store.judged(&used, cas([1, 2]), now + PAUSE / 2), used);
         assert_eq!(store.judged(&used, cas([1, 2]), now + PAUSE), cas([1, 2]));
+        assert!(!store.is_doubted());
+    }
+
+    #[test]
+    fn a_ca_that_takes_anothers_place_counts_at_once_and_the_other_goes_later() {
+        let (mut store, now) = (Store::default(), Instant::now());
+        let used = store.judged(&cas([1, 2]), cas([2, 3]), now);
+        assert_eq!(used, cas([1, 2, 3]));
+        assert_eq!(store.judged(&used, cas([2, 3]), now + PAUSE), cas([2, 3]));
         assert!(!store.is_doubted());
     }
 

@@ -68,6 +68,11 @@ impl Sender {
     }
 
     pub(super) fn give_up_unsent(&self, part: Part, now: Instant) {
+        let may_leave = self.destination.fails_over && part.batch().may_fail_over;
+        if may_leave && self.cluster.is_first_answer_awaited(now) {
+            // Its own time ends before discovery's: the next level is better than no level.
+            return self.fail_over([part], now);
+        }
         let message = "no endpoint could be called in time".to_owned();
         let failure = ours(FailureKind::Unavailable, message, Remedy::Drop);
         self.drop_part(part, DropReason::RetriesExhausted, failure, now);

@@ -102,6 +102,19 @@ fn what_waits_for_discovery_s_first_answer_fails_over_once_its_time_is_over() {
 }
 
 #[test]
+fn what_may_not_wait_as_long_as_discovery_may_take_fails_over_and_is_not_lost() {
+    let mut destination = failing_over(&Static { endpoints: Vec::new() });
+    destination.retry.initial_interval = Duration::from_millis(20);
+    destination.retry.max_elapsed_time = Some(Duration::from_millis(300));
+    destination.backends.first_answer_max = Duration::from_secs(3_600);
+    let rig = Rig::new(vec![destination]);
+    rig.offer(0, movable(0));
+    let settled = rig.next_end();
+    assert!(is_failed_over(&settled), "{settled:?}");
+    rig.finish();
+}
+
+#[test]
 fn a_lane_that_is_abandoned_alone_counts_what_it_had_and_the_others_go_on() {
     let peer = GrpcPeer::start(|_, _| Answer::Ok);
     let silent = GrpcPeer::start(|_, _| Answer::Hang);

@@ -61,6 +61,9 @@ impl Http3 {
         let is_late = |uni: &mut Uni| uni.due(limits).is_some_and(|due| due <= now);
         let late: Vec<Uni> = self.unis.extract_if(.., is_late).collect();
         for Uni { id, .. } in &late {
+            if self.is_over {
+                break;
+            }
             turn.door.trouble(Protocol::Http3, Trouble::Stalled);
             carrier.stop(*id, Code::STREAM_CREATION_ERROR);
             let strained = self.strain(Trouble::Control, now);

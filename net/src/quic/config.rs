@@ -46,7 +46,7 @@ const INCOMING_BYTES_MAX: u64 = 8 << 10;
 const INCOMING_BYTES_USUAL: u64 = 4 << 10;
 /// What a client's datagrams may be at most: those of Ethernet. Longer ones are not taken, for one
 /// byte behind a gap keeps the buffer of its datagram.
-pub(super) const ARRIVAL_BYTES_MAX: u16 = 1_472;
+pub(crate) const ARRIVAL_BYTES_MAX: u16 = 1_472;
 /// Between two stateless resets, so that two endpoints can't keep each other busy.
 const RESET_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -173,7 +173,6 @@ impl Config {
 
     fn transport(&self) -> TransportConfig {
         let limits = &self.limits;
-        let window = limits.connection_window_bytes;
         let idle = match self.lifetime.idle_timeout {
             0 => SILENCE_MAX,
             nanos => Duration::from_nanos(nanos),
@@ -185,7 +184,7 @@ impl Config {
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(streams))
             .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
-            .stream_receive_window(VarInt::from_u32(window / 4))
+            .stream_receive_window(VarInt::from_u32(stream_window(limits)))
             .receive_window(VarInt::from_u32(window_at_first(limits)))
             .send_window(SEND_WINDOW_BYTES)
             // Answers are small: each in one packet, and none cut into many for fairness.
@@ -201,6 +200,11 @@ impl Config {
 /// First packets that wait for a turn at most.
 pub(super) fn waiting_max(config: &Config) -> usize {
     config.handshakes_max.clamp(WAITING_MIN, WAITING_MAX)
+}
+
+/// What may come of one stream ahead of what was read of it.
+pub(super) fn stream_window(limits: &Limits) -> u32 {
+    limits.connection_window_bytes / 4
 }
 
 /// What a new connection may send ahead.

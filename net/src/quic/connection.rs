@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quinn_proto::{ConnectionError, ConnectionHandle, Dir, Event, StreamEvent, StreamId, VarInt};
 use rustls::pki_types::CertificateDer;
 
-use super::config::{streams_at_first, window_at_first};
+use super::config::{stream_window, streams_at_first, window_at_first};
 use super::gaps::Gaps;
 use super::lane::{Behind, Chunks, Lane};
 use super::moves::Moves;
@@ -20,6 +20,9 @@ use crate::server::lifetime::{Age, Step};
 use crate::tls::Failure;
 use crate::tls::peer::PeerIdentity;
 
+/// Of a handshake, however it is cut and repeated. Behind it a client has none to say, and what of
+/// them comes behind a gap would be held for ever.
+const CRYPTO_FRAMES_MAX: u64 = 512;
 /// What a connection may take to end that was never established.
 const CLOSING: Nanos = 1_000_000_000;
 
@@ -164,6 +167,7 @@ impl Connection {
         };
         self.identity.clone_from(&identity);
         turn.peer = identity;
+        self.gaps = Gaps::new(stream_window(turn.limits) as usize);
         let mut lane = Lane::new(&mut self.quic, now, &mut self.opened, &mut self.gaps);
         self.http3 = Some(Http3::new(turn.limits, turn.now, &mut lane));
         self.window = Window::new(window_at_first(turn.limits), turn.now);
@@ -172,7 +176,10 @@ impl Connection {
 
     /// Asks the door for what is held behind gaps, and ends a connection that holds too much.
     fn charge_gaps(&mut self, now: Instant, turn: &mut Turn<'_>) {
-        if !self.quic.is_closed() && !self.gaps.charge(self.window.allowed(), turn.door) {
+        if !self.quic.is_closed()
+            && (!self.gaps.charge(self.window.allowed(), turn.door)
+                || self.quic.stats().frame_rx.crypto > CRYPTO_FRAMES_MAX)
+        {
             self.with(now, |http3, lane| http3.handle_gaps(turn, lane));
         }
         if self.quic.is_closed() {

@@ -4,14 +4,16 @@
 //!
 //! A frame that came and was not read is held. The transport tells each that comes but for the
 //! first of a stream, and hands in each that is read: what is between the two is held, or came
-//! twice, or was merged with another.
+//! twice, or was merged with another. Those are forgotten once so much more of their stream was
+//! read that nothing which came before can still be ahead of it.
 //!
 //! Always
 //! - No less is counted than is held.
-//! - What comes in order counts for nothing once its turn is over.
+//! - What comes in order, and once, counts for nothing when its turn is over.
 //! - A connection that holds more than anybody who sends whole packets could, is ended. Where the
 //!   door has no room it may hold as much as its window brings in full packets, and no more.
 
+use bytes::Bytes;
 use quinn_proto::{Dir, StreamId};
 
 use super::config::ARRIVAL_BYTES_MAX;
@@ -28,41 +30,66 @@ const BYTES_PER_FRAME: usize = 512;
 /// and some more. Nobody is ended because others fill the budget and the network lost a packet.
 const UNCHARGED_BYTES_MIN: usize = 64 << 10;
 const UNCHARGED_WINDOWS: usize = 3;
-/// On a stream of one direction: nobody says so much there, and none of it has to come by a time.
-const UNI_FRAMES_MAX: i32 = 8;
+/// On a stream of one direction, where nobody says much and nothing has to come by a time. As many
+/// may come twice in its life, which is as long as its connection's.
+const UNI_FRAMES_MAX: i32 = 32;
 
 /// One connection's.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
-    /// By stream: frames that came, less those that were read. Less than none, while it is not told
-    /// of all that came yet.
-    unread: Vec<(StreamId, i32)>,
+    unread: Vec<Unread>,
+    /// What comes of a stream is at most so far ahead of what was read of it.
+    ahead_bytes: usize,
     charged: usize,
 }
 
+/// Frames of one stream.
+#[derive(Debug)]
+struct Unread {
+    stream: StreamId,
+    /// That came, less those that were read. Less than none, while it is not told of all that came
+    /// yet.
+    frames: i32,
+    /// That were told while the last `bytes` were read.
+    told: i32,
+    bytes: usize,
+}
+
 impl Gaps {
-    /// So many frames of a stream were told, and so many were read.
-    pub(super) fn note(&mut self, stream: StreamId, told: usize, read: usize) {
-        let more = told as i32 - read as i32;
-        if more == 0 {
+    pub(super) fn new(ahead_bytes: usize) -> Gaps {
+        Gaps { ahead_bytes, ..Gaps::default() }
+    }
+
+    /// One frame of a stream was told, and these were read.
+    pub(super) fn note(&mut self, stream: StreamId, read: &[Bytes]) {
+        let more = 1 - read.len() as i32;
+        let Some(place) = self.unread.iter().position(|unread| unread.stream == stream) else {
+            if more != 0 {
+                self.unread.push(Unread { stream, frames: more, told: 1, bytes: 0 });
+            }
             return;
-        }
-        let Some(place) = self.unread.iter().position(|(id, _)| *id == stream) else {
-            return self.unread.push((stream, more));
         };
-        self.unread[place].1 += more;
-        if self.unread[place].1 == 0 {
+        let unread = &mut self.unread[place];
+        unread.frames += more;
+        unread.told += 1;
+        unread.bytes += read.iter().map(Bytes::len).sum::<usize>();
+        if unread.bytes > self.ahead_bytes {
+            // What came before all of these bytes is read by now, or came twice.
+            unread.frames = unread.frames.min(unread.told);
+            (unread.told, unread.bytes) = (0, 0);
+        }
+        if unread.frames == 0 {
             self.unread.swap_remove(place);
         }
     }
 
     /// Nothing of a stream is held any more.
     pub(super) fn end(&mut self, stream: StreamId) {
-        self.unread.retain(|(id, _)| *id != stream);
+        self.unread.retain(|unread| unread.stream != stream);
     }
 
     fn frames(&self) -> usize {
-        self.unread.iter().map(|(_, unread)| usize::try_from(*unread).unwrap_or(0)).sum()
+        self.unread.iter().map(|unread| usize::try_from(unread.frames).unwrap_or(0)).sum()
     }
 
     /// Asks the door for what is held now, and gives back what is not. `window`: what the peer may
@@ -79,10 +106,14 @@ impl Gaps {
         } else if held > self.charged && door.reserve(held - self.charged) {
             self.charged = held;
         }
+        let is_uni = |unread: &&Unread| unread.stream.dir() == Dir::Uni;
         let is_uni_full =
-            self.unread.iter().any(|(id, unread)| id.dir() == Dir::Uni && *unread > UNI_FRAMES_MAX);
-        let frames_max = FRAMES_MIN + window as usize / BYTES_PER_FRAME;
-        let uncharged_max = UNCHARGED_BYTES_MIN + UNCHARGED_WINDOWS * window as usize;
+            self.unread.iter().filter(is_uni).any(|unread| unread.frames > UNI_FRAMES_MAX);
+        // A stream that a later one opened counts for a frame, and nothing of it came.
+        let opened = self.unread.iter().filter(|unread| !is_uni(unread)).count();
+        let frames_max = FRAMES_MIN + opened + window as usize / BYTES_PER_FRAME;
+        let uncharged_max =
+            UNCHARGED_BYTES_MIN + opened * FRAME_BYTES + UNCHARGED_WINDOWS * window as usize;
         frames <= frames_max && !is_uni_full && held - self.charged <= uncharged_max
     }
 

@@ -58,7 +58,7 @@ impl<'a> Lane<'a> {
         // Whoever drives the connection sends whatever is due in any case.
         let _ = coming.finalize();
         match behind {
-            Behind::More => self.gaps.note(id, 1, chunks.len() - before),
+            Behind::More => self.gaps.note(id, &chunks[before..]),
             Behind::End | Behind::Reset => self.gaps.end(id),
         }
         Some(behind)

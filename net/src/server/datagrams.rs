@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 
 use super::{ACCEPT_RETRY, Server, extras};
 use crate::datagrams::{Crossing, CrossingStats, Datagram, WAITING_MAX};
-use crate::quic::{Config, Path, Quic, QuicStats, Stranger, Tls};
+use crate::quic::{ARRIVAL_BYTES_MAX, Config, Path, Quic, QuicStats, Stranger, Tls};
 use crate::request::{Answer, Door, Nanos, Request, RequestId};
 use crate::ring::datagrams::{Departure, SENDS_MAX};
 use crate::ring::{Chunk, End, Ring};
@@ -130,7 +130,11 @@ impl<R: Ring> Server<R> {
         match lent {
             Ok(lent) => datagrams.take(now, path, arrival.segment_bytes, lent),
             Err(chunk) => {
-                let together = SEGMENTS_TOGETHER * arrival.segment_bytes;
+                let together = match arrival.segment_bytes > ARRIVAL_BYTES_MAX.into() {
+                    // None is taken but maybe the last, which keeps nothing of the others.
+                    true => arrival.segment_bytes,
+                    false => SEGMENTS_TOGETHER * arrival.segment_bytes,
+                };
                 for some in self.ring.bytes(&chunk).chunks(together) {
                     datagrams.take(now, path, arrival.segment_bytes, BytesMut::from(some));
                 }

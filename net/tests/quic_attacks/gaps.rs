@@ -12,6 +12,7 @@ const EXCESSIVE_LOAD: (u64, bool) = (0x107, true);
 const SEEDS: u64 = 50;
 /// What one frame counts for: two datagrams, and the list of such frames.
 const FRAME_BYTES: u64 = 3_040;
+const STREAMS_AT_FIRST: u64 = 16;
 
 /// A STREAM frame.
 fn piece(stream: u64, offset: usize, bytes: &[u8]) -> Vec<u8> {
@@ -92,7 +93,7 @@ fn who_leaves_gaps_is_ended_long_before_its_windows_are_full_of_them() {
     let others: Vec<u64> = (0..8).map(|number| 2 + 4 * number).collect();
     // All over the streams, or on one, be it of the kind that nobody waits for.
     for (streams, frames_max) in
-        [(&requests[..], 200), (&requests[..1], 200), (&others[..], 100), (&others[..1], 12)]
+        [(&requests[..], 220), (&requests[..1], 200), (&others[..], 200), (&others[..1], 36)]
     {
         let mut stage = Stage::usual();
         let mut served = stage.caller(1);
@@ -116,6 +117,60 @@ fn where_the_door_has_no_room_a_connection_holds_as_much_as_its_window_brings() 
     let frames = leave_gaps(&mut stage, &mut forge, &[0, 4, 8]);
     assert_eq!(forge.closed, Some(EXCESSIVE_LOAD), "{frames}");
     assert!((27..60).contains(&frames), "{frames}");
+    assert_eq!(stage.porter.reserved, 0);
+    stage.assert_ends_empty();
+}
+
+#[test]
+fn a_long_body_of_which_much_comes_twice_is_taken_whole() {
+    let mut stage = Stage::usual();
+    let mut forge = forge(&mut stage, 1);
+    let whole = request(&vec![7; 3 << 20]);
+    let frame_bytes = 1_000;
+    for (nth, bytes) in whole.chunks(frame_bytes).enumerate() {
+        let offset = nth * frame_bytes;
+        let is_last = offset + bytes.len() == whole.len();
+        let kind = if is_last { 0x0f } else { 0x0e };
+        let frame = [&frame(&[kind, 0, offset as u64, bytes.len() as u64])[..], bytes].concat();
+        for _ in 0..if nth % 5 == 0 { 2 } else { 1 } {
+            forge.say(&mut stage, Space::Data, &frame);
+        }
+    }
+    assert_eq!((forge.closed, stage.stats(|stats| stats.held_bytes)), (None, 0));
+    assert_eq!(stage.porter.reserved, 0);
+    stage.assert_ends_empty();
+}
+
+#[test]
+fn what_a_control_stream_says_may_come_many_times() {
+    let mut stage = Stage::usual();
+    let mut forge = forge(&mut stage, 1);
+    // Its type, and settings without any.
+    let greeting = piece(2, 0, &[0x00, 0x04, 0x00]);
+    for _ in 0..20 {
+        forge.say(&mut stage, Space::Data, &greeting);
+    }
+    assert_eq!(forge.closed, None);
+    stage.assert_ends_empty();
+}
+
+#[test]
+fn where_the_door_has_no_room_a_burst_whose_beginning_is_late_is_served() {
+    let mut stage = Stage::usual();
+    let mut forge = forge(&mut stage, 1);
+    let last = 4 * (STREAMS_AT_FIRST - 1);
+    stage.porter.is_full = true;
+    // With the last of them all others are open.
+    forge.say(&mut stage, Space::Data, &piece(last, 1, b"?"));
+    assert_eq!(forge.closed, None);
+    assert!(stage.stats(|stats| stats.held_bytes) == 0, "the door gave nothing");
+    stage.porter.is_full = false;
+    let bytes = request(b"body");
+    for number in 0..STREAMS_AT_FIRST {
+        let head = frame(&[0x0f, 4 * number, 0, bytes.len() as u64]);
+        forge.say(&mut stage, Space::Data, &[&head[..], &bytes].concat());
+    }
+    assert_eq!((forge.closed, stage.stats(|stats| stats.held_bytes)), (None, 0));
     assert_eq!(stage.porter.reserved, 0);
     stage.assert_ends_empty();
 }
