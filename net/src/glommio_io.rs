@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::mpsc;
 use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::io::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
@@ -32,9 +32,10 @@ const IO_MEMORY_BYTES: usize = 64 << 10;
 /// How long a busy executor may leave wakes from other threads unseen. Much shorter than the
 /// scheduler's slices would make the stall that [`heartbeat`] bounds common.
 const PREEMPT_INTERVAL: Duration = Duration::from_millis(20);
-/// The longest such stall.
+/// The longest such stall, as long as this thread is never kept from its core for
+/// [`HEARTBEATS`] times as long.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(20);
-const HEARTBEATS: u32 = 3;
+const HEARTBEATS: u32 = 250;
 const READ_BUFFER_BYTES: usize = 16 << 10;
 /// So many slices are sent at once; the kernel takes 1024.
 pub const SLICES_MAX: usize = 128;
@@ -63,8 +64,9 @@ where
         };
         let _ = made.send(Ok(()));
         executor.run(async move {
-            for phase in 0..HEARTBEATS {
-                spawn(heartbeat(phase));
+            let began = Instant::now();
+            for nth in 0..HEARTBEATS {
+                spawn(heartbeat(nth, began));
             }
             main().await;
         });
@@ -209,13 +211,23 @@ impl hyper::rt::Write for Stream {
 /// glommio 0.9 parks with runnable tasks in its queues if the preemption timer, or a late
 /// notification of another thread, fires in the moment between polling for I/O and running tasks
 /// (`run_task_queues` then reports that nothing ran). Nothing but the next event ends that sleep,
-/// so there is always a next event. Several beat in turn, since the one that has just fired may
-/// itself be among the tasks that were not run.
-async fn heartbeat(phase: u32) {
-    sleep(HEARTBEAT_INTERVAL * phase).await;
+/// so there is always a next event. Many beat in turn, since those that have just fired may
+/// themselves be among the tasks that were not run: on a busy machine a thread waits for its core
+/// while several fall due, and once all of them have there is nobody left to wake it.
+///
+/// Each keeps its own place in the round, which `began` with the executor: such as once fell due
+/// together would else do so for ever.
+async fn heartbeat(nth: u32, began: Instant) {
     loop {
-        sleep(HEARTBEAT_INTERVAL * HEARTBEATS).await;
+        sleep(until_beat(HEARTBEAT_INTERVAL * nth, began.elapsed())).await;
     }
+}
+
+/// From `elapsed` to the next time that a round is as far as `place`.
+fn until_beat(place: Duration, elapsed: Duration) -> Duration {
+    let round = HEARTBEAT_INTERVAL * HEARTBEATS;
+    let into = Duration::from_nanos((elapsed.as_nanos() % round.as_nanos()) as u64);
+    if into < place { place - into } else { round - into + place }
 }
 
 /// Makes and drops a tiny ring, to fail here with words instead of inside glommio without.
@@ -246,4 +258,23 @@ fn make_executor(name: &str, core: Option<usize>) -> io::Result<LocalExecutor> {
             let core = core.map_or("no fixed core".into(), |core| format!("core {core}"));
             io::Error::other(format!("no executor for {name} on {core}: {error}"))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_that_fell_due_together_part_again() {
+        let round = HEARTBEAT_INTERVAL * HEARTBEATS;
+        for late_ms in [0, 1, 19, 20, 21, 999, 4_999, 5_000, 5_001, 123_456] {
+            let now = Duration::from_millis(late_ms);
+            let mut beats: Vec<Duration> = (0..HEARTBEATS)
+                .map(|nth| now + until_beat(HEARTBEAT_INTERVAL * nth, now))
+                .collect();
+            beats.sort_unstable();
+            assert!(beats[0] > now && *beats.last().expect("some") <= now + round);
+            assert!(beats.windows(2).all(|pair| pair[1] - pair[0] == HEARTBEAT_INTERVAL));
+        }
+    }
 }
